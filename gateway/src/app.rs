@@ -1,0 +1,183 @@
+//! The sole place where the parts of a gateway are put together.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use edgeway_transport::{QuicListener, Settings, TcpListener};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+use crate::{
+    config::Config,
+    context::Context,
+    drain,
+    hub::Hub,
+    limits::Buckets,
+    listen,
+    metrics::Metrics,
+    registry::Registry,
+    uplink::{AddressError, Links},
+    writer::Turns,
+};
+
+/// Connections are given this long to take their last words at a shutdown.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How often a client sends something on an idle connection: twice within its idle time.
+const KEEP_ALIVES: u32 = 2;
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} for {what} ({key}): {source}")]
+    Listen {
+        /// "QUIC", "TLS over TCP" or "plain TCP".
+        what: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// The key that sets it.
+        key: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A backend's address is none.
+    #[error(transparent)]
+    Backend(#[from] AddressError),
+    /// The system gave no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(String),
+}
+
+/// A gateway whose sockets are bound. Nothing is accepted before [`run`](Self::run).
+#[derive(Debug)]
+pub struct Gateway {
+    ctx: Arc<Context>,
+    quic: Option<QuicListener>,
+    tcp: Option<TcpListener>,
+    plain: Option<TcpListener>,
+}
+
+impl Gateway {
+    /// Binds everything.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind(config: Config) -> Result<Self, BindError> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|e| BindError::Random(e.to_string()))?;
+        let links = Links::new(u64::from_ne_bytes(random), &config.name, &config.backends)?;
+        let settings = Settings {
+            sessions: config.limits.sessions,
+            idle_timeout: config.limits.idle_timeout,
+            keep_alive: config.limits.idle_timeout / (KEEP_ALIVES + 1),
+        };
+        let failed = |what, addr, key| move |source| BindError::Listen { what, addr, key, source };
+        let (mut quic, mut tcp) = (None, None);
+        if let (Some(addr), Some(tls)) = (config.quic, &config.tls) {
+            let listener = QuicListener::bind(addr, tls, settings);
+            quic = Some(listener.map_err(failed("QUIC", addr, "gateway.listen.quic"))?);
+        }
+        if let (Some(addr), Some(tls)) = (config.tcp, &config.tls) {
+            let listener = TcpListener::bind(addr, Some(tls));
+            tcp = Some(listener.map_err(failed("TLS over TCP", addr, "gateway.listen.tcp"))?);
+        }
+        let plain = match config.plain {
+            Some(addr) => {
+                let listener = TcpListener::bind(addr, None);
+                Some(listener.map_err(failed("plain TCP", addr, "gateway.listen.plain"))?)
+            }
+            None => None,
+        };
+        let metrics = Metrics::default();
+        let ctx = Context {
+            hub: Hub::new(metrics.clone()),
+            links,
+            buckets: Buckets::new(config.limits.rates),
+            registry: Arc::new(Registry::default()),
+            limits: config.limits,
+            routes: config.routes,
+            login: config.login,
+            turns: Turns::default(),
+            metrics,
+            tracker: TaskTracker::new(),
+        };
+        Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain })
+    }
+
+    /// Where it listens for QUIC.
+    #[must_use]
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.quic.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Where it listens for TLS over TCP.
+    #[must_use]
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Where it listens for TCP in the clear.
+    #[must_use]
+    pub fn plain_addr(&self) -> Option<SocketAddr> {
+        self.plain.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Tells, while it runs, whether clients can be served.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness(Arc::clone(&self.ctx))
+    }
+
+    /// Serves until `shutdown`, then, in this order:
+    /// 1. accepts no more, so that nobody arrives who would have to be sent away;
+    /// 2. tells clients to go, waits for a bounded time, and closes those who stay;
+    /// 3. ends the links, when no Session needs them any more;
+    /// 4. waits until the last packets are out.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { ctx, quic, tcp, plain } = self;
+        let (accepting, linked) = (CancellationToken::new(), CancellationToken::new());
+        let links = TaskTracker::new();
+        ctx.links.run(&ctx.hub, &links, &linked);
+        let loops = TaskTracker::new();
+        if let Some(listener) = quic.clone() {
+            loops.spawn(listen::quic(Arc::clone(&ctx), listener, accepting.clone()));
+        }
+        for listener in [tcp, plain].into_iter().flatten() {
+            loops.spawn(listen::tcp(Arc::clone(&ctx), listener, accepting.clone()));
+        }
+        loops.spawn(drain::sweep(Arc::clone(&ctx), accepting.clone()));
+        shutdown.cancelled().await;
+
+        accepting.cancel();
+        loops.close();
+        loops.wait().await;
+        info!(connections = ctx.registry.len(), "draining");
+        drain::drain(&ctx).await;
+        ctx.tracker.close();
+        let _ = tokio::time::timeout(FAREWELL, ctx.tracker.wait()).await;
+        linked.cancel();
+        links.close();
+        links.wait().await;
+        if let Some(listener) = quic {
+            let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
+        }
+    }
+}
+
+/// See [`Gateway::readiness`].
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<Context>);
+
+impl Readiness {
+    /// Whether every backend can be reached.
+    ///
+    /// # Errors
+    /// Says which cannot.
+    pub fn check(&self) -> Result<(), String> {
+        let missing = self.0.links.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("no link to {}", missing.join(", ")))
+    }
+}

@@ -1,0 +1,127 @@
+//! One connection: its reader, its writer, and what is known of it to the rest of the gateway.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use edgeway_proto::CloseCode;
+use edgeway_transport::{Connection, End, Stop, Transport};
+use tracing::debug;
+
+use crate::{
+    context::Context,
+    outbox::{Closing, Limits, Outbox},
+    reader::Reader,
+    writer,
+};
+
+/// How long a client is given to take the last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A connection, as the rest of the gateway knows it.
+#[derive(Debug)]
+pub struct Conn {
+    /// Unique in the life of the gateway; in logs and in Welcome.
+    pub id: u64,
+    /// What waits to be written.
+    pub outbox: Arc<Outbox>,
+    /// The peer's address at the handshake.
+    pub remote: SocketAddr,
+    /// What carries it.
+    pub transport: Transport,
+    /// When it was accepted.
+    pub since: Instant,
+    /// Whether the login was accepted.
+    pub logged_in: AtomicBool,
+    /// Whether it is being closed: what still comes is dropped.
+    pub closing: AtomicBool,
+    heard_ms: AtomicU64,
+}
+
+impl Conn {
+    fn new(ctx: &Context, connection: &Connection) -> Self {
+        let limits = Limits {
+            outbox_bytes: ctx.limits.outbox_bytes,
+            uplink_credit: ctx.limits.uplink_credit,
+        };
+        Self {
+            id: ctx.registry.next_id(),
+            outbox: Arc::new(Outbox::new(limits)),
+            remote: connection.remote,
+            transport: connection.transport,
+            since: Instant::now(),
+            logged_in: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            heard_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Something was heard of the client.
+    pub fn heard(&self) {
+        let ms = crate::clock::ms(self.since.elapsed());
+        self.heard_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How long nothing was heard.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(heard)
+    }
+
+    /// Closes it and tells the client why. The first reason stands.
+    pub fn close(&self, ctx: &Context, code: CloseCode, reason: &str, retry_after_ms: u64) {
+        self.close_with(ctx, Closing { code, reason: reason.into(), retry_after_ms });
+    }
+
+    /// The same, with the reason put together already.
+    pub fn close_with(&self, ctx: &Context, closing: Closing) {
+        if !self.closing.swap(true, Ordering::AcqRel) {
+            debug!(connection = self.id, code = %closing.code, reason = closing.reason, "closing");
+            ctx.metrics.closed(closing.code);
+            self.outbox.close(closing);
+        }
+    }
+}
+
+/// Serves a connection until it ends. What it registered is taken back by guards.
+pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
+    let conn = Arc::new(Conn::new(&ctx, &connection));
+    let _registered = ctx.registry.add(&conn);
+    let sender = connection.sender;
+    let writer = writer::run(sender, Arc::clone(&conn.outbox), ctx.turns.clone());
+    let mut writer = Abort(tokio::spawn(writer));
+    let mut reader = Reader::new(Arc::clone(&ctx), Arc::clone(&conn));
+    let end = tokio::select! {
+        end = connection.receiver.run(&mut reader) => Some(end),
+        _ = &mut writer.0 => None,
+    };
+    // Sessions end now, not when the last words have been said.
+    drop(reader);
+    match end {
+        Some(End::Stopped(Stop { code, reason })) => {
+            conn.close(&ctx, code, &reason, 0);
+            let _ = tokio::time::timeout(LAST_WORDS, &mut writer.0).await;
+            let _ = tokio::time::timeout(LAST_WORDS, connection.receiver.drain()).await;
+        }
+        // The writer has closed the connection, or found it broken.
+        None => {
+            let _ = tokio::time::timeout(LAST_WORDS, connection.receiver.drain()).await;
+        }
+        Some(end) => debug!(connection = conn.id, ?end, "ended"),
+    }
+}
+
+/// A task that ends with its owner.
+struct Abort(tokio::task::JoinHandle<()>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,35 @@
+//! What every connection of a gateway shares.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::Limits, hub::Hub, limits::Buckets, metrics::Metrics, registry::Registry, uplink::Links,
+    writer::Turns,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Context {
+    /// Sessions and groups.
+    pub hub: Arc<Hub>,
+    /// Backends.
+    pub links: Arc<Links>,
+    /// Rates of users.
+    pub buckets: Buckets,
+    /// All connections.
+    pub registry: Arc<Registry>,
+    /// Bounds and times.
+    pub limits: Limits,
+    /// Session type to backend.
+    pub routes: HashMap<String, String>,
+    /// The backend that is asked about logins.
+    pub login: String,
+    /// Whose turn it is to write chat.
+    pub turns: Turns,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Every task of the gateway.
+    pub tracker: TaskTracker,
+}

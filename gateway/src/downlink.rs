@@ -1,0 +1,130 @@
+//! What a backend sends on a link, done to the hub: one task for each stream of each link.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use edgeway_proto::{
+    Class, CloseCode, Seq,
+    frame::Opened,
+    link::{self, Down, DownItem, Publish, down_item::Item},
+};
+use tonic::Streaming;
+
+use crate::hub::Hub;
+
+/// Deals with one stream until it ends; says how it ended.
+pub async fn run(mut stream: Streaming<Down>, link: u64, kind: link::Stream, hub: Arc<Hub>) -> String {
+    let classes = match kind {
+        link::Stream::Control => &[Class::Signal][..],
+        link::Stream::Bulk => &[Class::Binary, Class::Chat],
+    };
+    loop {
+        match stream.message().await {
+            Ok(Some(down)) => {
+                if let Err(problem) = message(down, link, classes, &hub) {
+                    return problem;
+                }
+            }
+            Ok(None) => return "the backend ended the stream".into(),
+            Err(status) => return format!("{}: {}", status.code(), status.message()),
+        }
+        // A stream that never runs dry must leave room for others.
+        tokio::task::consume_budget().await;
+    }
+}
+
+/// Deals with all items of a message. What is published to the same group and class back to back
+/// is delivered as one.
+fn message(down: Down, link: u64, classes: &[Class], hub: &Hub) -> Result<(), String> {
+    let mut items = down.items.into_iter().filter_map(|DownItem { item }| item).peekable();
+    while let Some(it) = items.next() {
+        let Item::Publish(first) = it else {
+            item(it, link, classes, hub)?;
+            continue;
+        };
+        let mut run = vec![first];
+        while let Some(Item::Publish(next)) = items.next_if(
+            |next| matches!((next, run.last()), (Item::Publish(n), Some(last)) if follows(last, n)),
+        ) {
+            run.push(next);
+        }
+        publish(&run, hub)?;
+    }
+    Ok(())
+}
+
+/// Whether `next` continues `last` without a hole.
+fn follows(last: &Publish, next: &Publish) -> bool {
+    let (Some(a), Some(b)) = (last.first, next.first) else { return false };
+    last.group == next.group
+        && last.class == next.class
+        && last.count > 0
+        && next.count > 0
+        && a.epoch == b.epoch
+        && a.counter + u64::from(last.count) == b.counter
+}
+
+fn publish(run: &[Publish], hub: &Hub) -> Result<(), String> {
+    let Some(first) = run.first() else { return Ok(()) };
+    let class = class(first.class)?;
+    let position = first.first.map(Seq::from).unwrap_or_default();
+    let count = run.iter().map(|p| p.count).sum();
+    let frames = match run {
+        [one] => one.frames.clone(),
+        many => {
+            let mut all = BytesMut::with_capacity(many.iter().map(|p| p.frames.len()).sum());
+            many.iter().for_each(|p| all.extend_from_slice(&p.frames));
+            all.freeze()
+        }
+    };
+    hub.publish(first.group, class, position, count, &frames);
+    Ok(())
+}
+
+fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), String> {
+    match item {
+        Item::Welcome(_) | Item::Publish(_) => {}
+        Item::Opened(opened) => {
+            if let Some(session) = hub.session(opened.session) {
+                let frame = Opened { session: u64::from(session.number) }.to_bytes();
+                session.outbox.push_reply(session.number, Class::Signal, frame);
+            }
+        }
+        Item::Data(data) => {
+            if let Some(session) = hub.session(data.session) {
+                check_frames(&data.frames)?;
+                session.outbox.push_reply(session.number, class(data.class)?, data.frames);
+            }
+        }
+        Item::Close(close) => {
+            if let Some(session) = hub.session(close.session) {
+                let code = CloseCode::from_code(u64::from(close.code));
+                session.close(code, &close.reason, u64::from(close.retry_after_ms));
+            }
+        }
+        Item::Subscribe(s) => {
+            let head = s.head.map(Seq::from).unwrap_or_default();
+            let have = s.have.map(Seq::from);
+            hub.subscribe(link, s.session, s.group, class(s.class)?, head, have);
+        }
+        Item::Unsubscribe(u) => hub.unsubscribe(u.session, u.group, classes),
+    }
+    Ok(())
+}
+
+fn class(n: i32) -> Result<Class, String> {
+    link::Class::try_from(n).map(Class::from).map_err(|_| format!("class {n}; there are 0, 1 and 2"))
+}
+
+/// A backend that sends half a frame would break every connection it is written to.
+fn check_frames(frames: &Bytes) -> Result<(), String> {
+    let mut rest = &frames[..];
+    while !rest.is_empty() {
+        match edgeway_proto::frame::measure(rest) {
+            Ok(Some((header, body))) if rest.len() >= header + body => rest = &rest[header + body..],
+            Ok(_) => return Err("data that ends inside a frame".into()),
+            Err(e) => return Err(e.to_string()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,360 @@
+//! Sessions and groups: who gets what is published. The hub holds outboxes, never connections;
+//! a connection holds a [`Registration`], and leaves the hub by dropping it.
+//!
+//! A group's lock is held while a publication is pushed to its members, and while a member's
+//! state changes. So a member that has caught up up to the head misses nothing and gets nothing
+//! twice: either it was live before the publication or its head includes it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use edgeway_proto::{
+    Class, CloseCode, Seq,
+    frame::{Behind, CloseSession, measure},
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    metrics::Metrics,
+    outbox::{Outbox, Push, Segment},
+};
+
+/// Segments that a publication is cut into: what is handed to a transport at a time. Cut once for
+/// all members.
+const SEGMENT_BYTES: usize = 3 * 1024;
+
+/// One open Session of one connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Unique in the life of the gateway.
+    pub id: u64,
+    /// The client's number for it, 1 to 63.
+    pub number: u8,
+    /// The connection's outbox.
+    pub outbox: Arc<Outbox>,
+    /// The link that serves it.
+    pub link: u64,
+    closed: AtomicBool,
+    /// Groups that it is subscribed to.
+    groups: Mutex<Vec<u64>>,
+}
+
+impl Session {
+    /// Whether the backend or the gateway has ended it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends it and tells the client why. The first reason stands.
+    pub fn close(&self, code: CloseCode, reason: &str, retry_after_ms: u64) {
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            let session = u64::from(self.number);
+            let frame =
+                CloseSession { session, code: code.code(), retry_after_ms, reason: reason.into() };
+            let frame = frame.to_bytes();
+            self.outbox.with(|p| p.close_session(self.number, frame));
+        }
+    }
+}
+
+/// A Session's place in the hub; dropping it leaves every group.
+#[derive(Debug)]
+pub struct Registration {
+    hub: Arc<Hub>,
+    session: Arc<Session>,
+}
+
+impl std::ops::Deref for Registration {
+    type Target = Arc<Session>;
+    fn deref(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.session.closed.store(true, Ordering::Release);
+        self.hub.sessions.write().remove(&self.session.id);
+        // Not in the loop's head: the lock must be released before groups are locked.
+        let groups = std::mem::take(&mut *self.session.groups.lock());
+        for group in groups {
+            self.hub.remove(group, self.session.id);
+        }
+    }
+}
+
+/// How a member stands to a class of its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Not subscribed.
+    Out,
+    /// Gets what is published.
+    Live,
+    /// Does not, until it has caught up.
+    Behind,
+}
+
+#[derive(Debug)]
+struct Member {
+    session: Arc<Session>,
+    standing: [Standing; 3],
+}
+
+#[derive(Debug)]
+struct Group {
+    /// The link of the owner of each class.
+    links: [u64; 3],
+    heads: [Seq; 3],
+    members: HashMap<u64, Member>,
+    /// It was empty and has left the hub; who finds it so makes a new one.
+    dead: bool,
+}
+
+/// All Sessions and groups of a gateway.
+#[derive(Debug)]
+pub struct Hub {
+    sessions: RwLock<HashMap<u64, Arc<Session>>>,
+    groups: RwLock<HashMap<u64, Arc<Mutex<Group>>>>,
+    next: AtomicU64,
+    metrics: Metrics,
+}
+
+impl Hub {
+    /// An empty hub.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: RwLock::default(),
+            groups: RwLock::default(),
+            next: AtomicU64::new(1),
+            metrics,
+        })
+    }
+
+    /// Registers a Session.
+    pub fn register(self: &Arc<Self>, outbox: Arc<Outbox>, number: u8, link: u64) -> Registration {
+        let session = Arc::new(Session {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            number,
+            outbox,
+            link,
+            closed: AtomicBool::new(false),
+            groups: Mutex::default(),
+        });
+        self.sessions.write().insert(session.id, Arc::clone(&session));
+        Registration { hub: Arc::clone(self), session }
+    }
+
+    /// The Session of an id, while it is open.
+    #[must_use]
+    pub fn session(&self, id: u64) -> Option<Arc<Session>> {
+        self.sessions.read().get(&id).cloned()
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.read().len()
+    }
+
+    /// Groups that have members here.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups.read().len()
+    }
+
+    /// Subscribes a Session to a class of a group, from `head` on. `have` is what the client has;
+    /// where that is less, it is behind.
+    pub fn subscribe(&self, link: u64, id: u64, group: u64, class: Class, head: Seq, have: Option<Seq>) {
+        let Some(session) = self.session(id) else { return };
+        let entry = self.group_or_new(group);
+        let mut g = entry.lock();
+        if g.dead {
+            drop(g);
+            return self.subscribe(link, id, group, class, head, have);
+        }
+        let at = class.index();
+        g.links[at] = link;
+        g.heads[at] = g.heads[at].max(head);
+        let live = have.is_none_or(|have| have == g.heads[at]);
+        let head = g.heads[at];
+        let member = g.members.entry(id).or_insert_with(|| {
+            session.groups.lock().push(group);
+            Member { session: Arc::clone(&session), standing: [Standing::Out; 3] }
+        });
+        if live || !class.reliable() {
+            member.standing[at] = Standing::Live;
+            if !live {
+                session.outbox.push_gap(session.number, group, head);
+            }
+        } else {
+            self.fall_behind(member, group, class, head);
+        }
+        drop(g);
+        // It may have gone while it was being subscribed; then nobody else removes it.
+        if session.is_closed() {
+            self.remove(group, id);
+        }
+    }
+
+    /// Ends a Session's subscription of the classes that travel on one stream of a link.
+    pub fn unsubscribe(&self, id: u64, group: u64, classes: &[Class]) {
+        let Some(entry) = self.group(group) else { return };
+        let mut g = entry.lock();
+        let Some(member) = g.members.get_mut(&id) else { return };
+        for class in classes {
+            member.standing[class.index()] = Standing::Out;
+        }
+        if member.standing.iter().all(|s| *s == Standing::Out) {
+            member.session.groups.lock().retain(|g| *g != group);
+            drop(g);
+            self.remove(group, id);
+        }
+    }
+
+    /// Delivers to every live member of a class of a group. `count` positions from `first`; 0 for
+    /// frames outside of the sequence.
+    pub fn publish(&self, group: u64, class: Class, first: Seq, count: u32, frames: &Bytes) {
+        let Some(entry) = self.group(group) else { return };
+        let segments = segments(group, first, count, frames);
+        let mut g = entry.lock();
+        let at = class.index();
+        let head = Seq::new(first.epoch, (first.counter + u64::from(count)).saturating_sub(1));
+        if count > 0 {
+            if head <= g.heads[at] {
+                // An owner of an older epoch, or a repeat.
+                return;
+            }
+            g.heads[at] = head;
+        }
+        let (mut delivered, mut shed) = (0, 0);
+        for member in g.members.values_mut().filter(|m| m.standing[at] == Standing::Live) {
+            match member.session.outbox.push(member.session.number, class, &segments) {
+                Push::Queued { shed: n } => {
+                    delivered += 1;
+                    shed += n;
+                }
+                Push::Full if count > 0 => self.fall_behind(member, group, class, head),
+                Push::Full | Push::Gone => {}
+            }
+        }
+        drop(g);
+        self.metrics.published(class, delivered * u64::from(count.max(1)), shed);
+    }
+
+    /// A client says that it has everything up to `last`.
+    pub fn caught_up(&self, id: u64, group: u64, class: Class, last: Seq) {
+        let Some(entry) = self.group(group) else { return };
+        let mut g = entry.lock();
+        let head = g.heads[class.index()];
+        let Some(member) = g.members.get_mut(&id) else { return };
+        if member.standing[class.index()] != Standing::Behind {
+            return;
+        }
+        if last >= head {
+            member.standing[class.index()] = Standing::Live;
+        } else {
+            self.fall_behind(member, group, class, head);
+        }
+    }
+
+    /// The Sessions that cannot go on without a link: its own, and members of groups whose owner
+    /// it led to.
+    #[must_use]
+    pub fn depending_on(&self, link: u64) -> Vec<Arc<Session>> {
+        let mut found: Vec<_> =
+            self.sessions.read().values().filter(|s| s.link == link).cloned().collect();
+        let groups: Vec<_> = self.groups.read().values().cloned().collect();
+        for group in groups {
+            let g = group.lock();
+            if g.links.contains(&link) {
+                found.extend(g.members.values().map(|m| Arc::clone(&m.session)));
+            }
+        }
+        found
+    }
+
+    /// Marks a member behind and tells its client, in order after what it was sent.
+    fn fall_behind(&self, member: &mut Member, group: u64, class: Class, head: Seq) {
+        member.standing[class.index()] = Standing::Behind;
+        let frame = Behind { group, class, head }.to_bytes();
+        member.session.outbox.push_reply(member.session.number, class, frame);
+        self.metrics.behind(class);
+    }
+
+    fn group(&self, group: u64) -> Option<Arc<Mutex<Group>>> {
+        self.groups.read().get(&group).cloned()
+    }
+
+    fn group_or_new(&self, group: u64) -> Arc<Mutex<Group>> {
+        if let Some(entry) = self.group(group) {
+            return entry;
+        }
+        let mut groups = self.groups.write();
+        let entry = groups.entry(group).or_insert_with(|| {
+            Arc::new(Mutex::new(Group {
+                links: [0; 3],
+                heads: [Seq::ZERO; 3],
+                members: HashMap::new(),
+                dead: false,
+            }))
+        });
+        Arc::clone(entry)
+    }
+
+    fn remove(&self, group: u64, session: u64) {
+        let Some(entry) = self.group(group) else { return };
+        let mut g = entry.lock();
+        g.members.remove(&session);
+        g.dead = g.members.is_empty();
+        let dead = g.dead;
+        drop(g);
+        if dead {
+            let mut groups = self.groups.write();
+            // Another one of that name may have been made by now.
+            if groups.get(&group).is_some_and(|found| Arc::ptr_eq(found, &entry)) {
+                groups.remove(&group);
+            }
+        }
+    }
+}
+
+/// Cuts a publication at frame boundaries.
+fn segments(group: u64, first: Seq, count: u32, frames: &Bytes) -> Vec<Segment> {
+    let mut segments = Vec::with_capacity(frames.len() / SEGMENT_BYTES + 1);
+    let (mut start, mut end, mut messages, mut counter) = (0, 0, 0, first.counter);
+    while let Ok(Some((header, body))) = measure(&frames[end..])
+        && end + header + body <= frames.len()
+    {
+        let next = end + header + body;
+        if messages > 0 && next - start > SEGMENT_BYTES {
+            let upto = Seq::new(first.epoch, counter - 1);
+            segments.push(Segment { frames: frames.slice(start..end), group, upto, messages });
+            (start, messages) = (end, 0);
+        }
+        messages += 1;
+        counter += 1;
+        end = next;
+    }
+    if messages > 0 {
+        let upto = Seq::new(first.epoch, counter - 1);
+        segments.push(Segment { frames: frames.slice(start..end), group, upto, messages });
+    }
+    if count == 0 {
+        for segment in &mut segments {
+            segment.group = 0;
+        }
+    }
+    segments
+}
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -1,0 +1,27 @@
+//! The edge: connections, Sessions, lanes, groups, fan-out. It knows nothing of rooms but the
+//! handles of groups, and speaks to backends by the contract of `proto/link.proto` alone.
+//!
+//! Modules import only from below in this list: `app`, `drain`, `listen`, `conn`, `reader`,
+//! `sessions`, `handshake`, `context`, `registry`, `uplink`, `downlink`, `hub`, `writer`, `outbox`;
+//! `config`, `limits`, `metrics` and `clock` are leaves.
+
+mod app;
+mod clock;
+pub mod config;
+mod conn;
+mod context;
+mod downlink;
+mod drain;
+mod handshake;
+mod hub;
+mod limits;
+mod listen;
+mod metrics;
+mod outbox;
+mod reader;
+mod registry;
+mod sessions;
+mod uplink;
+mod writer;
+
+pub use app::{BindError, Gateway, Readiness};

@@ -1,0 +1,433 @@
+//! What is sent next, and what happens when there is no room: the pure core of the outbox. It does
+//! no I/O and knows no clock.
+//!
+//! Priority is strict: control, then signals, then strokes, then chat; Sessions of the same class
+//! take turns. A lane is sent only while it has credit. All bytes that are queued or in flight
+//! (sent, and not yet known to be consumed) count against one bound. At the bound
+//! - chat is shed, the oldest first, and the client is told up to where ([`Gap`]);
+//! - what is reliable is refused ([`Push::Full`]), after queued chat has made room: its reader is
+//!   then *behind* and fetches the rest from history;
+//! - replies may take as much again, and after that the connection is closed as a slow reader.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use edgeway_proto::{
+    Class, CloseCode, Lane, Seq,
+    frame::{Credit, Gap},
+};
+
+/// Frames that travel together, made once for all receivers.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// Whole frames.
+    pub frames: Bytes,
+    /// The group they belong to; 0 for none.
+    pub group: u64,
+    /// The position of the last frame.
+    pub upto: Seq,
+    /// How many messages they are.
+    pub messages: u32,
+}
+
+/// What became of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    /// It is queued; so many chat messages were shed to make room.
+    Queued {
+        /// Messages shed.
+        shed: u32,
+    },
+    /// There is no room; nothing was queued.
+    Full,
+    /// The Session is not open on this connection any more.
+    Gone,
+}
+
+/// The limits of an outbox.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes queued and in flight.
+    pub outbox_bytes: usize,
+    /// Credit that the gateway grants on each uplink lane, by class.
+    pub uplink_credit: [u64; 3],
+}
+
+/// How the connection is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// What the client is told.
+    pub code: CloseCode,
+    /// For a person.
+    pub reason: String,
+    /// Milliseconds after which it may come back; 0 leaves it to the code.
+    pub retry_after_ms: u64,
+}
+
+/// What the writer is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Write the frames, which have been put into the buffer, to this lane.
+    Write(Lane),
+    /// The Session is over: end its lanes.
+    Finish(u8),
+    /// Everything that had to be said has been said: close.
+    Close(Closing),
+}
+
+/// Most bytes of signals that are handed over at a time.
+const SIGNAL_TURN_BYTES: usize = 16 * 1024;
+
+/// Most bytes of the control lane that may wait. What is in it are answers; a client that asks
+/// without reading is at fault.
+const CONTROL_BYTES: usize = 64 * 1024;
+
+/// One direction-pair of a lane: what goes down and its credit, and the credit granted upwards.
+#[derive(Debug)]
+struct LaneState {
+    lane: Lane,
+    queue: VecDeque<Segment>,
+    queued: usize,
+    /// Bytes sent since the lane began, and the total that the client allows.
+    sent: u64,
+    granted: u64,
+    /// Positions up to which chat was shed and not yet told, by group.
+    gaps: Vec<(u64, Seq)>,
+    /// Uplink: bytes consumed and the total granted to the client.
+    up_consumed: u64,
+    up_granted: u64,
+    credit_due: bool,
+    /// No more will be pushed; once empty the lane ends.
+    finishing: bool,
+}
+
+impl LaneState {
+    fn in_flight(&self, window: u64) -> usize {
+        let consumed = self.granted.saturating_sub(window);
+        usize::try_from(self.sent.saturating_sub(consumed)).unwrap_or(usize::MAX)
+    }
+
+    fn sendable(&self) -> bool {
+        self.sent < self.granted && !(self.queue.is_empty() && self.gaps.is_empty())
+    }
+}
+
+/// The outbox of one connection.
+#[derive(Debug)]
+pub struct Policy {
+    limits: Limits,
+    control: VecDeque<Bytes>,
+    control_bytes: usize,
+    lanes: Vec<LaneState>,
+    /// Queued on all lanes but control.
+    queued: usize,
+    /// First credit that the client grants on each lane, by class.
+    window: [u64; 3],
+    /// Where the turn among lanes of one class begins.
+    turn: usize,
+    finish: Vec<u8>,
+    closing: Option<Closing>,
+    closed: bool,
+}
+
+impl Policy {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            control: VecDeque::new(),
+            control_bytes: 0,
+            lanes: Vec::new(),
+            queued: 0,
+            window: [0; 3],
+            turn: 0,
+            finish: Vec::new(),
+            closing: None,
+            closed: false,
+        }
+    }
+
+    /// Sets the credit that the client grants on each lane at first. Before any Session opens.
+    pub fn set_window(&mut self, window: [u64; 3]) {
+        self.window = window;
+    }
+
+    /// Begins the lanes of a Session.
+    pub fn open(&mut self, session: u8) {
+        self.lanes.retain(|l| l.lane.session != session);
+        for class in Class::ALL {
+            self.lanes.push(LaneState {
+                lane: Lane::new(session, class),
+                queue: VecDeque::new(),
+                queued: 0,
+                sent: 0,
+                granted: self.window[class.index()],
+                gaps: Vec::new(),
+                up_consumed: 0,
+                up_granted: self.limits.uplink_credit[class.index()],
+                credit_due: false,
+                finishing: false,
+            });
+        }
+    }
+
+    /// Ends the lanes of a Session: queued strokes and chat are dropped, `last` is the last frame
+    /// on its signal lane.
+    pub fn close_session(&mut self, session: u8, last: Bytes) {
+        for lane in self.lanes.iter_mut().filter(|l| l.lane.session == session) {
+            if lane.finishing {
+                return;
+            }
+            lane.finishing = true;
+            lane.gaps.clear();
+            if lane.lane.class == Class::Signal {
+                let len = last.len();
+                let frames = last.clone();
+                lane.queue.push_back(Segment { frames, group: 0, upto: Seq::ZERO, messages: 0 });
+                lane.queued += len;
+                self.queued += len;
+                // The end of a Session must not wait for a client that reads nothing of it.
+                lane.granted = u64::MAX;
+            } else {
+                self.queued -= lane.queued;
+                lane.queued = 0;
+                lane.queue.clear();
+            }
+        }
+    }
+
+    /// Queues a frame of the connection itself.
+    pub fn push_control(&mut self, frame: Bytes) {
+        self.control_bytes += frame.len();
+        self.control.push_back(frame);
+        if self.control_bytes > CONTROL_BYTES {
+            self.close(Closing {
+                code: CloseCode::SlowReader,
+                reason: "answers on the control lane are not read".into(),
+                retry_after_ms: 0,
+            });
+        }
+    }
+
+    /// Queues segments of a group or Session, by the rules at the top of this file.
+    pub fn push(&mut self, session: u8, class: Class, segments: &[Segment]) -> Push {
+        let bytes: usize = segments.iter().map(|s| s.frames.len()).sum();
+        let Some(at) = self.find(session, class) else { return Push::Gone };
+        let mut shed = 0;
+        if class.reliable() {
+            while self.used() + bytes > self.limits.outbox_bytes {
+                match self.shed_oldest_chat() {
+                    Some(messages) => shed += messages,
+                    None => return Push::Full,
+                }
+            }
+        }
+        self.queue(at, segments, bytes);
+        while class == Class::Chat && self.used() > self.limits.outbox_bytes {
+            match self.shed_oldest_chat() {
+                Some(messages) => shed += messages,
+                None => break,
+            }
+        }
+        Push::Queued { shed }
+    }
+
+    /// Queues what a client cannot fetch again (replies, notices), beyond the bound if need be.
+    pub fn push_reply(&mut self, session: u8, class: Class, frames: Bytes) {
+        let Some(at) = self.find(session, class) else { return };
+        if self.used() + frames.len() > 2 * self.limits.outbox_bytes {
+            self.close(Closing {
+                code: CloseCode::SlowReader,
+                reason: "requests are made but their answers are not read".into(),
+                retry_after_ms: 0,
+            });
+            return;
+        }
+        let bytes = frames.len();
+        let segment = Segment { frames, group: 0, upto: Seq::ZERO, messages: 0 };
+        self.queue(at, &[segment], bytes);
+    }
+
+    /// Tells the client that a group's chat up to a position was shed for it.
+    pub fn push_gap(&mut self, session: u8, group: u64, upto: Seq) {
+        if let Some(at) = self.find(session, Class::Chat) {
+            add_gap(&mut self.lanes[at].gaps, group, upto);
+        }
+    }
+
+    /// The client allows more on a lane. Totals that shrink are old news.
+    pub fn credit(&mut self, lane: Lane, total: u64) {
+        if let Some(l) = self.lanes.iter_mut().find(|l| l.lane == lane) {
+            l.granted = l.granted.max(total);
+        }
+    }
+
+    /// Bytes that the client sent on a lane have been passed on: grants it more once half of the
+    /// window is used up.
+    pub fn consumed(&mut self, lane: Lane, bytes: u64) {
+        let window = self.limits.uplink_credit[lane.class.index()];
+        if let Some(l) = self.lanes.iter_mut().find(|l| l.lane == lane) {
+            l.up_consumed += bytes;
+            if l.up_consumed + window >= l.up_granted + window / 2 {
+                l.up_granted = l.up_consumed + window;
+                l.credit_due = true;
+            }
+        }
+    }
+
+    /// Total that the client may send on a lane.
+    #[must_use]
+    pub fn granted(&self, lane: Lane) -> u64 {
+        self.lanes.iter().find(|l| l.lane == lane).map_or(0, |l| l.up_granted)
+    }
+
+    /// Closes the connection once the control lane is written. The first reason stands.
+    pub fn close(&mut self, closing: Closing) {
+        self.closing.get_or_insert(closing);
+    }
+
+    /// The next work of the classes that are never held back: control, signals, ends.
+    pub fn next_high(&mut self, out: &mut Vec<Bytes>) -> Option<Work> {
+        if self.closed {
+            return None;
+        }
+        if self.take_control(out) {
+            return Some(Work::Write(Lane::CONTROL));
+        }
+        if let Some(closing) = self.closing.take() {
+            self.closed = true;
+            return Some(Work::Close(closing));
+        }
+        if let Some(session) = self.finish.pop() {
+            return Some(Work::Finish(session));
+        }
+        self.take(Class::Signal, SIGNAL_TURN_BYTES, out)
+    }
+
+    /// The next work of strokes and chat, at most about `bytes`.
+    pub fn next_low(&mut self, bytes: usize, out: &mut Vec<Bytes>) -> Option<Work> {
+        if self.closed {
+            return None;
+        }
+        self.take(Class::Binary, bytes, out).or_else(|| self.take(Class::Chat, bytes, out))
+    }
+
+    /// Whether [`next_high`](Self::next_high) has something to do.
+    #[must_use]
+    pub fn high_ready(&self) -> bool {
+        !self.closed
+            && (!self.control.is_empty()
+                || self.closing.is_some()
+                || !self.finish.is_empty()
+                || self.lanes.iter().any(|l| {
+                    l.credit_due || (l.lane.class == Class::Signal && l.sendable())
+                }))
+    }
+
+    /// Whether [`next_low`](Self::next_low) has something to do.
+    #[must_use]
+    pub fn low_ready(&self) -> bool {
+        !self.closed && self.lanes.iter().any(|l| l.lane.class != Class::Signal && l.sendable())
+    }
+
+    /// Bytes queued and in flight.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        let in_flight: usize =
+            self.lanes.iter().map(|l| l.in_flight(self.window[l.lane.class.index()])).sum();
+        self.queued + in_flight
+    }
+
+    fn find(&self, session: u8, class: Class) -> Option<usize> {
+        let lane = Lane::new(session, class);
+        self.lanes.iter().position(|l| l.lane == lane && !l.finishing)
+    }
+
+    fn queue(&mut self, at: usize, segments: &[Segment], bytes: usize) {
+        let lane = &mut self.lanes[at];
+        lane.queue.extend(segments.iter().cloned());
+        lane.queued += bytes;
+        self.queued += bytes;
+    }
+
+    fn shed_oldest_chat(&mut self) -> Option<u32> {
+        let lane = self
+            .lanes
+            .iter_mut()
+            .filter(|l| l.lane.class == Class::Chat && !l.queue.is_empty())
+            .max_by_key(|l| l.queued)?;
+        let segment = lane.queue.pop_front()?;
+        lane.queued -= segment.frames.len();
+        self.queued -= segment.frames.len();
+        if segment.group != 0 {
+            add_gap(&mut lane.gaps, segment.group, segment.upto);
+        }
+        Some(segment.messages)
+    }
+
+    fn take_control(&mut self, out: &mut Vec<Bytes>) -> bool {
+        out.extend(self.control.drain(..));
+        self.control_bytes = 0;
+        let mut credit = BytesMut::new();
+        for l in self.lanes.iter_mut().filter(|l| l.credit_due) {
+            l.credit_due = false;
+            let session = u64::from(l.lane.session);
+            Credit { session, class: l.lane.class, total: l.up_granted }.encode(&mut credit);
+        }
+        if !credit.is_empty() {
+            out.push(credit.freeze());
+        }
+        !out.is_empty()
+    }
+
+    fn take(&mut self, class: Class, bytes: usize, out: &mut Vec<Bytes>) -> Option<Work> {
+        let n = self.lanes.len();
+        let at = (0..n)
+            .map(|i| (self.turn + i) % n)
+            .find(|at| self.lanes[*at].lane.class == class && self.lanes[*at].sendable())?;
+        // The next Session's turn: its lanes follow.
+        self.turn = (at + 1) % n;
+        let lane = &mut self.lanes[at];
+        let mut taken = 0;
+        for (group, upto) in lane.gaps.drain(..) {
+            let gap = Gap { group, class: lane.lane.class, upto }.to_bytes();
+            lane.sent += gap.len() as u64;
+            out.push(gap);
+        }
+        while let Some(segment) = lane.queue.front() {
+            let len = segment.frames.len();
+            if (taken > 0 && taken + len > bytes) || lane.sent >= lane.granted {
+                break;
+            }
+            taken += len;
+            lane.sent += len as u64;
+            lane.queued -= len;
+            self.queued -= len;
+            if let Some(segment) = lane.queue.pop_front() {
+                out.push(segment.frames);
+            }
+        }
+        let done = lane.lane;
+        if lane.queue.is_empty() {
+            // An idle lane holds no buffer.
+            lane.queue = VecDeque::new();
+            if lane.finishing && class == Class::Signal {
+                self.finish.push(done.session);
+                self.lanes.retain(|l| l.lane.session != done.session);
+            }
+        }
+        Some(Work::Write(done))
+    }
+}
+
+fn add_gap(gaps: &mut Vec<(u64, Seq)>, group: u64, upto: Seq) {
+    match gaps.iter_mut().find(|(g, _)| *g == group) {
+        Some((_, seq)) => *seq = upto.max(*seq),
+        None => gaps.push((group, upto)),
+    }
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

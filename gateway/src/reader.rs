@@ -1,0 +1,189 @@
+//! What a client sends: frames of the connection itself are answered here, frames of its Sessions
+//! are passed on to their backends unread, in batches of what arrived together.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use edgeway_proto::{
+    CloseCode, DecodeError, Frame, Lane, RawFrame,
+    frame::{FIRST_SESSION_KIND, FIRST_SKIPPED_KIND, Hello, LoggedIn, Login, Open, Pong},
+    limits::NAME_BYTES,
+};
+use edgeway_transport::{Sink, Stop, Transport};
+use parking_lot::Mutex;
+
+use crate::{
+    conn::Conn,
+    context::Context,
+    handshake,
+    sessions::{Identity, Sessions},
+};
+
+/// How far the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Hello,
+    Login,
+    /// The login has been sent to access, or was accepted.
+    LoggedIn,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Reader {
+    ctx: Arc<Context>,
+    conn: Arc<Conn>,
+    phase: Phase,
+    /// Shared with the task that waits for the answer to the login.
+    sessions: Arc<Mutex<Sessions>>,
+}
+
+impl Reader {
+    /// The reader of a new connection.
+    pub fn new(ctx: Arc<Context>, conn: Arc<Conn>) -> Self {
+        let sessions = Sessions::new(Arc::clone(&ctx), Arc::clone(&conn));
+        Self { ctx, conn, phase: Phase::Hello, sessions: Arc::new(Mutex::new(sessions)) }
+    }
+
+    fn control(&mut self, frame: &RawFrame) -> Result<(), Stop> {
+        if self.phase == Phase::Hello && frame.kind != Hello::KIND {
+            return Err(Stop::new(CloseCode::Protocol, "the first frame must be Hello"));
+        }
+        let parsed = match frame.parse() {
+            Err(DecodeError::UnknownKind(FIRST_SKIPPED_KIND..)) => return Ok(()),
+            parsed => parsed?,
+        };
+        match parsed {
+            Frame::Hello(hello) => self.hello(&hello),
+            Frame::Login(login) => self.login(login),
+            Frame::Ping(ping) => {
+                self.conn.outbox.push_control(Pong { token: ping.token }.to_bytes());
+                Ok(())
+            }
+            Frame::Pong(_) => Ok(()),
+            Frame::Credit(credit) => {
+                let session = u8::try_from(credit.session).unwrap_or(0);
+                let lane = Lane::new(session, credit.class);
+                self.conn.outbox.with(|p| p.credit(lane, credit.total));
+                Ok(())
+            }
+            // A bare connection has no other lane for what is the Session's.
+            _ => Err(Stop::new(
+                CloseCode::Protocol,
+                format!("a frame of kind 0x{:02x} does not belong on the control lane", frame.kind),
+            )),
+        }
+    }
+
+    fn hello(&mut self, hello: &Hello) -> Result<(), Stop> {
+        if self.phase != Phase::Hello {
+            return Err(Stop::new(CloseCode::Protocol, "a second Hello"));
+        }
+        let version = handshake::negotiate(hello)?;
+        self.phase = Phase::Login;
+        self.conn.outbox.with(|p| p.set_window(handshake::window(hello)));
+        let welcome = handshake::welcome(version, self.conn.id, &self.ctx.limits);
+        self.conn.outbox.push_control(welcome.to_bytes());
+        Ok(())
+    }
+
+    fn login(&mut self, login: Login) -> Result<(), Stop> {
+        if self.phase != Phase::Login {
+            return Err(Stop::new(CloseCode::Protocol, "a second Login"));
+        }
+        if login.user.len() > NAME_BYTES || login.device.is_empty() || login.device.len() > NAME_BYTES
+        {
+            let reason = "user must be at most 128 bytes, device 1 to 128 bytes";
+            return Err(Stop::new(CloseCode::LoginFailed, reason));
+        }
+        self.phase = Phase::LoggedIn;
+        let (ctx, conn) = (Arc::clone(&self.ctx), Arc::clone(&self.conn));
+        // Weak: a connection that ends meanwhile takes its Sessions with it.
+        let sessions = Arc::downgrade(&self.sessions);
+        self.ctx.tracker.spawn(async move {
+            let device = login.device.to_string();
+            let remote = conn.remote.to_string();
+            let answer = tokio::time::timeout(
+                ctx.limits.login_timeout,
+                handshake::login(&ctx.links, &ctx.login, login, remote),
+            )
+            .await;
+            match answer {
+                Ok(Ok(accepted)) => {
+                    let Some(sessions) = sessions.upgrade() else { return };
+                    let logged_in = LoggedIn {
+                        user: accepted.user.as_str().into(),
+                        expires_ms: accepted.expires_ms,
+                        generation: accepted.generation,
+                        token: bytes::Bytes::new(),
+                    };
+                    conn.logged_in.store(true, Ordering::Release);
+                    conn.outbox.push_control(logged_in.to_bytes());
+                    let (user, generation) = (accepted.user, accepted.generation);
+                    sessions.lock().identify(Identity { user, device, generation });
+                }
+                Ok(Err(closing)) => conn.close_with(&ctx, closing),
+                Err(_) => {
+                    let reason = "the login could not be checked in time";
+                    conn.close(&ctx, CloseCode::AuthUnavailable, reason, 0);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn session(&mut self, lane: Lane, frame: RawFrame) -> Result<(), Stop> {
+        let mut sessions = self.sessions.lock();
+        if frame.kind == Open::KIND {
+            let open = Open::parse(frame.body)?;
+            if open.session != u64::from(lane.session) {
+                let reason = format!("Open of Session {} on a lane of {}", open.session, lane.session);
+                return Err(Stop::new(CloseCode::Protocol, reason));
+            }
+            return sessions.open(lane.session, open, frame.whole.len());
+        }
+        sessions.received(lane, &frame)?;
+        if frame.kind >= FIRST_SESSION_KIND {
+            sessions.pass_on(lane, frame.whole);
+            return Ok(());
+        }
+        match frame.parse()? {
+            Frame::CloseSession(_) => sessions.closed_by_client(lane.session),
+            Frame::CaughtUp(c) => sessions.caught_up(lane, &c, frame.whole.len()),
+            _ => {
+                let reason =
+                    format!("a frame of kind 0x{:02x} does not belong on a Session's lane", frame.kind);
+                return Err(Stop::new(CloseCode::Protocol, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Reader {
+    fn frame(&mut self, lane: Lane, frame: RawFrame) -> Result<(), Stop> {
+        if self.conn.closing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if lane.is_control() {
+            self.control(&frame)
+        } else {
+            self.session(lane, frame)
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.conn.transport == Transport::Tcp {
+            self.conn.heard();
+        }
+        self.sessions.lock().flush();
+    }
+
+    fn ended(&mut self, lane: Lane) {
+        if lane.is_control() {
+            let reason = "the control stream was ended";
+            self.conn.close(&self.ctx, CloseCode::Protocol, reason, 0);
+        } else if lane.class == edgeway_proto::Class::Signal {
+            self.sessions.lock().closed_by_client(lane.session);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! All connections of a gateway: counted, limited, watched and, at the end, drained.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::{config::Limits, conn::Conn};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Registry {
+    conns: Mutex<HashMap<u64, Arc<Conn>>>,
+    admitted: Mutex<Admitted>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Admitted {
+    all: u64,
+    by_ip: HashMap<IpAddr, u64>,
+}
+
+/// Why a connection is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The gateway has as many as it may have.
+    Full,
+    /// The address has.
+    AddressFull,
+}
+
+impl Refusal {
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "connections",
+            Self::AddressFull => "connections_per_ip",
+        }
+    }
+}
+
+/// A connection's place among those let in, from its first packet on.
+#[derive(Debug)]
+pub struct Admission {
+    registry: Arc<Registry>,
+    ip: IpAddr,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut admitted = self.registry.admitted.lock();
+        admitted.all -= 1;
+        if let Some(n) = admitted.by_ip.get_mut(&self.ip) {
+            *n -= 1;
+            if *n == 0 {
+                admitted.by_ip.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// A connection's entry; dropping it removes it.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    registry: &'a Registry,
+    id: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.registry.conns.lock().remove(&self.id);
+    }
+}
+
+impl Registry {
+    /// Lets a connection of an address in, before anything is spent on it.
+    ///
+    /// # Errors
+    /// A limit has been reached.
+    pub fn admit(self: &Arc<Self>, ip: IpAddr, limits: &Limits) -> Result<Admission, Refusal> {
+        let mut admitted = self.admitted.lock();
+        if admitted.all >= limits.connections {
+            return Err(Refusal::Full);
+        }
+        let of_ip = admitted.by_ip.entry(ip).or_default();
+        if *of_ip >= limits.connections_per_ip {
+            return Err(Refusal::AddressFull);
+        }
+        *of_ip += 1;
+        admitted.all += 1;
+        Ok(Admission { registry: Arc::clone(self), ip })
+    }
+
+    /// A number for a connection.
+    pub fn next_id(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Enters a connection.
+    pub fn add(&self, conn: &Arc<Conn>) -> Entry<'_> {
+        self.conns.lock().insert(conn.id, Arc::clone(conn));
+        Entry { registry: self, id: conn.id }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.conns.lock().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Conn>> {
+        self.conns.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,120 @@
+//! Writes a connection's outbox to its transport: one task a connection.
+//!
+//! Urgent work is written at once. Strokes and chat are written a few packets at a time, and only
+//! so many connections may be doing so at once ([`Turns`]): when a burst of chat is due to 500
+//! connections, a signal for all of them waits for a handful of short turns rather than for 500.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use bytes::Bytes;
+use edgeway_transport::Sender;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::outbox::{Next, Outbox, Work};
+
+/// Strokes and chat that a connection hands over in its turn: a few packets, few enough that
+/// they do not delay a signal, enough that the kernel can send them in one call.
+const LOW_TURN_BYTES: usize = 6 * 1024;
+
+/// Connections of a gateway that are in their turn at a time.
+const TURNS: usize = 16;
+
+/// Whose turn it is to write strokes and chat, first come, first served.
+#[derive(Debug, Clone)]
+pub struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(TURNS)))
+    }
+}
+
+/// Writes until the connection is closed, by either side.
+pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
+    let mut frames = Vec::new();
+    let mut timer = None;
+    loop {
+        match next(&outbox, &mut timer, &mut frames).await {
+            Next::High(Work::Write(lane)) => {
+                if sender.send(lane, &mut frames).await.is_err() || sender.flush().await.is_err() {
+                    return;
+                }
+                frames.clear();
+            }
+            Next::High(Work::Finish(session)) => sender.finish(session),
+            Next::High(Work::Close(closing)) => {
+                sender.close(closing.code, &closing.reason, closing.retry_after_ms).await;
+                return;
+            }
+            Next::Low => {
+                if !low(&mut sender, &outbox, &turns, &mut frames).await {
+                    return;
+                }
+            }
+            Next::Owed(due) => timer = Some(Box::pin(tokio::time::sleep_until(Instant::from_std(due)))),
+        }
+        if frames.capacity() > 64 {
+            // An idle connection holds no buffer.
+            frames = Vec::new();
+        }
+    }
+}
+
+type Timer = Option<std::pin::Pin<Box<tokio::time::Sleep>>>;
+
+async fn next(outbox: &Outbox, timer: &mut Timer, frames: &mut Vec<Bytes>) -> Next {
+    poll_fn(|cx| {
+        if let Some(sleep) = timer
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            *timer = None;
+            outbox.settle(std::time::Instant::now());
+        }
+        let told = timer.as_ref().map(|sleep| sleep.deadline().into_std());
+        outbox.poll_next(cx, told, frames)
+    })
+    .await
+}
+
+/// Writes strokes or chat when it is this connection's turn. False where the connection is over.
+async fn low(sender: &mut Sender, outbox: &Outbox, turns: &Turns, frames: &mut Vec<Bytes>) -> bool {
+    let turn = {
+        let mut acquire = pin!(turns.0.acquire());
+        poll_fn(|cx| {
+            // Urgent work does not wait for a turn.
+            if outbox.poll_high(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            acquire.as_mut().poll(cx).map(Result::ok)
+        })
+        .await
+    };
+    let Some(turn) = turn else { return true };
+    let Some(Work::Write(lane)) = outbox.take_low(LOW_TURN_BYTES, frames) else { return true };
+    let written = {
+        let mut write = pin!(async {
+            sender.send(lane, frames).await.is_ok() && sender.flush().await.is_ok()
+        });
+        match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+            Poll::Ready(written) => {
+                // The turn lasts until the transport's own task has had the chance to send: the
+                // runtime's queue is first in, first out, and that task was woken by the write.
+                tokio::task::yield_now().await;
+                drop(turn);
+                written
+            }
+            Poll::Pending => {
+                // A client that takes no more must not keep the others waiting.
+                drop(turn);
+                write.await
+            }
+        }
+    };
+    frames.clear();
+    written
+}

@@ -1,0 +1,20 @@
+//! Lanes over QUIC, and over TCP with or without TLS: one [`Connection`] type for both ends and
+//! both transports. What a frame means is not known here; what is, is which lane it travels on.
+//!
+//! A [`Connection`] is two halves that two tasks drive: the [`Receiver`] gives each frame with its
+//! lane to a [`Sink`], the [`Sender`] writes frames to a lane. Neither queues: bounds are kept by
+//! the credit of the lanes (WIRE.md, "Credit"), above this crate.
+
+mod dial;
+mod half;
+mod listen;
+mod quic;
+mod settings;
+mod socket;
+mod tcp;
+pub mod tls;
+
+pub use dial::{DialError, Dialer};
+pub use half::{Connection, End, Receiver, SendError, Sender, Sink, Stop, Transport};
+pub use listen::{AcceptError, IncomingQuic, IncomingTcp, QuicListener, TcpListener};
+pub use settings::{Settings, client_transport, server_transport};

@@ -1,0 +1,182 @@
+//! Accepting connections. Accepting and handshaking are apart, so that a slow handshake holds up
+//! nobody: the caller accepts in a loop and gives each handshake a task and a deadline.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    Connection, Settings, quic, server_transport, socket,
+    tcp::{self, Stream},
+    tls::ServerTls,
+};
+
+/// Handshakes that may be under way at a time; more are refused by quinn.
+const MAX_INCOMING: usize = 4096;
+
+/// First packets held for handshakes that were not accepted yet, over all.
+const INCOMING_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why a connection did not come about. The peer's fault or the network's; others are not
+/// disturbed.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The QUIC handshake failed.
+    #[error("QUIC handshake: {0}")]
+    Quic(#[from] quinn::ConnectionError),
+    /// The TLS handshake failed, or the socket.
+    #[error("TCP: {0}")]
+    Tcp(#[from] io::Error),
+}
+
+/// Listens for QUIC.
+#[derive(Debug, Clone)]
+pub struct QuicListener {
+    endpoint: Endpoint,
+}
+
+impl QuicListener {
+    /// Binds a UDP socket.
+    ///
+    /// # Errors
+    /// The address is in use or not ours.
+    pub fn bind(addr: SocketAddr, tls: &ServerTls, settings: Settings) -> io::Result<Self> {
+        let mut config = ServerConfig::with_crypto(Arc::clone(&tls.quic) as _);
+        config
+            .transport_config(server_transport(settings))
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size_total(INCOMING_BYTES);
+        let endpoint = Endpoint::new(
+            EndpointConfig::default(),
+            Some(config),
+            socket::udp(addr)?,
+            Arc::new(TokioRuntime),
+        )?;
+        Ok(Self { endpoint })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// The next client, or `None` after [`close`](Self::close).
+    pub async fn accept(&self) -> Option<IncomingQuic> {
+        self.endpoint.accept().await.map(IncomingQuic)
+    }
+
+    /// Refuses new clients; those that are connected stay.
+    pub fn refuse_new(&self) {
+        self.endpoint.set_server_config(None);
+    }
+
+    /// Waits until every connection has been closed and its peer told.
+    pub async fn wait_idle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// A client whose first packet has come.
+#[derive(Debug)]
+pub struct IncomingQuic(quinn::Incoming);
+
+impl IncomingQuic {
+    /// Its address, which may be forged as long as [`validated`](Self::validated) is false.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    /// Whether the client has shown that it receives at its address.
+    #[must_use]
+    pub fn validated(&self) -> bool {
+        self.0.remote_address_validated()
+    }
+
+    /// Refuses it, with one packet.
+    pub fn refuse(self) {
+        self.0.refuse();
+    }
+
+    /// Does the handshake.
+    ///
+    /// # Errors
+    /// The client went away or does not fit.
+    pub async fn handshake(self) -> Result<Connection, AcceptError> {
+        Ok(quic::connection(self.0.accept()?.await?))
+    }
+}
+
+/// Listens for TCP.
+#[derive(Debug)]
+pub struct TcpListener {
+    listener: tokio::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl TcpListener {
+    /// Binds a TCP socket; without `tls` it speaks in the clear.
+    ///
+    /// # Errors
+    /// The address is in use or not ours.
+    pub fn bind(addr: SocketAddr, tls: Option<&ServerTls>) -> io::Result<Self> {
+        let listener = tokio::net::TcpListener::from_std(socket::tcp_listener(addr)?)?;
+        let tls = tls.map(|tls| Arc::clone(&tls.tcp));
+        Ok(Self { listener, tls })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The next client.
+    ///
+    /// # Errors
+    /// What `accept(2)` says. Those that name a connection (`ECONNABORTED`) pass; those that name
+    /// the process (`EMFILE`) call for a pause.
+    pub async fn accept(&self) -> io::Result<IncomingTcp> {
+        let (stream, remote) = self.listener.accept().await?;
+        Ok(IncomingTcp { stream, remote, tls: self.tls.clone() })
+    }
+}
+
+/// A client whose TCP connection stands.
+#[derive(Debug)]
+pub struct IncomingTcp {
+    stream: TcpStream,
+    remote: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl IncomingTcp {
+    /// Its address.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Does the TLS handshake, where there is one.
+    ///
+    /// # Errors
+    /// The client went away or does not fit.
+    pub async fn handshake(self) -> Result<Connection, AcceptError> {
+        socket::tune(&self.stream)?;
+        let stream = match self.tls {
+            Some(tls) => {
+                let stream = TlsAcceptor::from(tls).accept(self.stream).await?;
+                Stream::Tls(Box::new(stream.into()))
+            }
+            None => Stream::Plain(self.stream),
+        };
+        Ok(tcp::connection(stream, self.remote, false))
+    }
+}

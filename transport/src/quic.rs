@@ -1,0 +1,460 @@
+//! Lanes over QUIC: the control lane is the client's first bidirectional stream, a Session's
+//! signal lane is a bidirectional stream of its own, and binary and chat lanes are a unidirectional
+//! stream each, opened by who sends on it.
+
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use edgeway_proto::{
+    Class, CloseCode, FrameBuffer, Lane, RawFrame,
+    frame::{Close, LaneStart, Open},
+};
+use parking_lot::Mutex;
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, Side, VarInt};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    Connection, End, SendError, Sink, Stop, Transport,
+    half::{Receiver as AnyReceiver, Sender as AnySender},
+};
+
+/// A stream that was opened must say within this time whose lane it is.
+const SILENT_STREAM: Duration = Duration::from_secs(10);
+
+/// Chunks read before other tasks get a turn.
+const READ_BUDGET: usize = 64;
+
+/// Stream priorities, strict between levels: control, then the classes in their order.
+fn priority(lane: Lane) -> i32 {
+    match (lane.is_control(), lane.class) {
+        (true, _) => 3,
+        (_, Class::Signal) => 2,
+        (_, Class::Binary) => 1,
+        (_, Class::Chat) => 0,
+    }
+}
+
+fn wire_code(code: CloseCode) -> VarInt {
+    VarInt::from_u64(code.code()).unwrap_or(VarInt::MAX)
+}
+
+/// What the two halves hand each other: the halves of bidirectional streams.
+#[derive(Default)]
+struct Handover {
+    /// Server: send halves of streams that the client opened.
+    sends: Vec<(u8, SendStream)>,
+    /// Client: receive halves of streams that the sender opened.
+    recvs: Vec<(Lane, RecvStream)>,
+    /// Woken when `recvs` grows.
+    receiver: Option<Waker>,
+}
+
+impl fmt::Debug for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handover")
+    }
+}
+
+/// Makes the two halves of an established QUIC connection.
+pub(crate) fn connection(conn: quinn::Connection) -> Connection {
+    let shared = Arc::new(Mutex::new(Handover::default()));
+    let remote = conn.remote_address();
+    Connection {
+        receiver: AnyReceiver::Quic(Box::new(Receiver {
+            conn: conn.clone(),
+            shared: Arc::clone(&shared),
+            streams: Vec::new(),
+            opened: 1,
+            silence: None,
+        })),
+        sender: AnySender::Quic(Sender { conn, shared, streams: Vec::new() }),
+        remote,
+        transport: Transport::Quic,
+    }
+}
+
+/// One stream that is read.
+#[derive(Debug)]
+struct Incoming {
+    stream: RecvStream,
+    /// `None` until the first frame has said it.
+    lane: Option<Lane>,
+    /// The other half of a Session's stream, until its number is known.
+    send: Option<SendStream>,
+    frames: FrameBuffer,
+    deadline: Instant,
+}
+
+/// Reads all streams of a connection, in one task.
+#[derive(Debug)]
+pub struct Receiver {
+    conn: quinn::Connection,
+    shared: Arc<Mutex<Handover>>,
+    /// Few: one for control, three for each Session.
+    streams: Vec<Incoming>,
+    /// Sessions whose own stream has come, by bit. A lane that comes before waits for it.
+    opened: u64,
+    /// Runs while there is a stream that has not said whose it is, or whose Session is not open.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+/// What became of one stream in one turn.
+enum Turn {
+    /// Read all there is.
+    Idle,
+    /// It is over and to be forgotten.
+    Ended,
+    /// It was refused and has been forgotten.
+    Refused,
+    /// The connection is over.
+    Over(End),
+}
+
+impl Receiver {
+    pub(crate) async fn run<S: Sink>(&mut self, sink: &mut S) -> End {
+        let conn = self.conn.clone();
+        let mut bidi = pin!(conn.accept_bi());
+        let mut uni = pin!(conn.accept_uni());
+        std::future::poll_fn(|cx| {
+            loop {
+                match bidi.as_mut().poll(cx) {
+                    Poll::Ready(Ok((send, recv))) => {
+                        self.accept_bidi(send, recv);
+                        bidi.set(conn.accept_bi());
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(ended(&e)),
+                    Poll::Pending => break,
+                }
+            }
+            loop {
+                match uni.as_mut().poll(cx) {
+                    Poll::Ready(Ok(recv)) => {
+                        self.add(None, None, recv);
+                        uni.set(conn.accept_uni());
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(ended(&e)),
+                    Poll::Pending => break,
+                }
+            }
+            self.take_opened(cx);
+            let result = self.read(cx, sink);
+            sink.flush();
+            if result.is_pending() {
+                self.watch_silence(cx);
+            }
+            result
+        })
+        .await
+    }
+
+    fn accept_bidi(&mut self, send: SendStream, recv: RecvStream) {
+        if send.id().index() == 0 {
+            self.shared.lock().sends.push((0, send));
+            self.add(Some(Lane::CONTROL), None, recv);
+        } else {
+            self.add(None, Some(send), recv);
+        }
+    }
+
+    /// Streams that the sending half opened (client only).
+    fn take_opened(&mut self, cx: &Context<'_>) {
+        if self.conn.side() == Side::Server {
+            return;
+        }
+        let mut shared = self.shared.lock();
+        match &mut shared.receiver {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        let opened = std::mem::take(&mut shared.recvs);
+        drop(shared);
+        for (lane, recv) in opened {
+            self.opened |= 1 << lane.session;
+            self.add(Some(lane), None, recv);
+        }
+    }
+
+    fn add(&mut self, lane: Option<Lane>, send: Option<SendStream>, stream: RecvStream) {
+        let deadline = Instant::now() + SILENT_STREAM;
+        self.streams.push(Incoming {
+            stream,
+            lane,
+            send,
+            frames: FrameBuffer::default(),
+            deadline,
+        });
+        // What is urgent is read first. Streams that have not said whose they are may be urgent.
+        self.streams.sort_by_key(|s| s.lane.map(|lane| -priority(lane)));
+    }
+
+    fn read<S: Sink>(&mut self, cx: &mut Context<'_>, sink: &mut S) -> Poll<End> {
+        let mut budget = READ_BUDGET;
+        let opened = self.opened;
+        let mut at = 0;
+        while at < self.streams.len() {
+            if self.waits(&self.streams[at]) {
+                at += 1;
+                continue;
+            }
+            match self.read_stream(at, cx, sink, &mut budget) {
+                Turn::Idle => at += 1,
+                Turn::Ended => {
+                    let stream = self.streams.remove(at);
+                    if let Some(lane) = stream.lane {
+                        sink.ended(lane);
+                    }
+                }
+                Turn::Refused => {}
+                Turn::Over(end) => return Poll::Ready(end),
+            }
+            if budget == 0 {
+                break;
+            }
+        }
+        if budget == 0 || opened != self.opened {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Whether a stream cannot be read on: its Session's own stream has not come yet.
+    fn waits(&self, stream: &Incoming) -> bool {
+        stream.lane.is_some_and(|lane| self.opened & (1 << lane.session) == 0)
+    }
+
+    fn read_stream<S: Sink>(
+        &mut self,
+        at: usize,
+        cx: &mut Context<'_>,
+        sink: &mut S,
+        budget: &mut usize,
+    ) -> Turn {
+        // What came before its Session did.
+        if let Err(end) = self.give(at, sink) {
+            return end;
+        }
+        while *budget > 0 {
+            let incoming = &mut self.streams[at];
+            let chunk = match pin!(incoming.stream.read_chunk(usize::MAX, true)).poll(cx) {
+                Poll::Ready(Ok(Some(chunk))) => chunk.bytes,
+                Poll::Ready(Ok(None)) if incoming.frames.mid_frame() => {
+                    return Turn::Over(End::Stopped(Stop::new(
+                        CloseCode::Protocol,
+                        "a stream ended inside a frame",
+                    )));
+                }
+                Poll::Ready(Ok(None) | Err(ReadError::Reset(_) | ReadError::ClosedStream)) => {
+                    return Turn::Ended;
+                }
+                Poll::Ready(Err(ReadError::ConnectionLost(e))) => return Turn::Over(ended(&e)),
+                Poll::Ready(Err(e)) => return Turn::Over(End::Lost(e.to_string())),
+                Poll::Pending => return Turn::Idle,
+            };
+            *budget -= 1;
+            incoming.frames.push(chunk);
+            if let Err(end) = self.give(at, sink) {
+                return end;
+            }
+        }
+        Turn::Idle
+    }
+
+    /// Gives the whole frames of a stream to the sink.
+    fn give<S: Sink>(&mut self, at: usize, sink: &mut S) -> Result<(), Turn> {
+        let over = |stop: Stop| Turn::Over(End::Stopped(stop));
+        loop {
+            let incoming = &mut self.streams[at];
+            let Some(frame) = incoming.frames.next_frame().map_err(|e| over(e.into()))? else {
+                return Ok(());
+            };
+            let lane = match incoming.lane {
+                Some(lane) => lane,
+                None => match self.assign(at, &frame)? {
+                    Some(lane) => lane,
+                    // LaneStart is for us alone. What follows may have to wait.
+                    None if self.waits(&self.streams[at]) => return Err(Turn::Idle),
+                    None => continue,
+                },
+            };
+            if lane.is_control() && frame.kind == Close::KIND {
+                return Err(Turn::Over(closed_by(frame)));
+            }
+            sink.frame(lane, frame).map_err(over)?;
+        }
+    }
+
+    /// Learns from its first frame whose lane a stream is. `None` where the frame is not to be
+    /// passed on.
+    fn assign(&mut self, at: usize, frame: &RawFrame) -> Result<Option<Lane>, Turn> {
+        let over = |stop: Stop| Turn::Over(End::Stopped(stop));
+        let bidirectional = self.streams[at].send.is_some();
+        let (session, class) = if bidirectional && frame.kind == Open::KIND {
+            let open = Open::parse(frame.body.clone()).map_err(|e| over(e.into()))?;
+            (open.session, Class::Signal)
+        } else if !bidirectional && frame.kind == LaneStart::KIND {
+            let start = LaneStart::parse(frame.body.clone()).map_err(|e| over(e.into()))?;
+            (start.session, start.class)
+        } else {
+            return Err(over(Stop::new(
+                CloseCode::Protocol,
+                "the first frame of a stream must be Open (bidirectional) or LaneStart (unidirectional)",
+            )));
+        };
+        let lane = match u8::try_from(session) {
+            Ok(n @ 1..=63) if bidirectional || class != Class::Signal => Lane::new(n, class),
+            _ => {
+                return Err(over(Stop::new(
+                    CloseCode::Protocol,
+                    "a stream of a Session numbered outside of 1 to 63, or of class signal without a Session's own stream",
+                )));
+            }
+        };
+        let used = bidirectional && self.opened & (1 << lane.session) != 0;
+        if used || self.streams.iter().any(|s| s.lane == Some(lane)) {
+            let mut refused = self.streams.remove(at);
+            let _ = refused.stream.stop(wire_code(CloseCode::SessionInUse));
+            if let Some(mut send) = refused.send.take() {
+                let _ = send.reset(wire_code(CloseCode::SessionInUse));
+            }
+            return Err(Turn::Refused);
+        }
+        let incoming = &mut self.streams[at];
+        incoming.lane = Some(lane);
+        if let Some(send) = incoming.send.take() {
+            self.opened |= 1 << lane.session;
+            self.shared.lock().sends.push((lane.session, send));
+        }
+        Ok(bidirectional.then_some(lane))
+    }
+
+    /// Refuses streams that stay silent too long.
+    fn watch_silence(&mut self, cx: &mut Context<'_>) {
+        let opened = self.opened;
+        let silent = |s: &Incoming| s.lane.is_none_or(|l| opened & (1 << l.session) == 0);
+        loop {
+            let Some(first) = self.streams.iter().filter(|s| silent(s)).map(|s| s.deadline).min()
+            else {
+                self.silence = None;
+                return;
+            };
+            let sleep = self.silence.get_or_insert_with(|| Box::pin(sleep_until(first)));
+            if sleep.deadline() != first {
+                sleep.as_mut().reset(first);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.streams.retain_mut(|s| {
+                let expired = silent(s) && s.deadline <= first;
+                if expired {
+                    let _ = s.stream.stop(wire_code(CloseCode::OpenTimeout));
+                    if let Some(send) = &mut s.send {
+                        let _ = send.reset(wire_code(CloseCode::OpenTimeout));
+                    }
+                }
+                !expired
+            });
+        }
+    }
+}
+
+fn closed_by(frame: RawFrame) -> End {
+    match Close::parse(frame.body) {
+        Ok(close) => End::Peer {
+            code: CloseCode::from_code(close.code),
+            reason: close.reason.to_string(),
+            retry_after_ms: close.retry_after_ms,
+        },
+        Err(e) => End::Stopped(e.into()),
+    }
+}
+
+fn ended(e: &ConnectionError) -> End {
+    match e {
+        ConnectionError::ApplicationClosed(close) => End::Peer {
+            code: CloseCode::from_code(close.error_code.into_inner()),
+            reason: String::from_utf8_lossy(&close.reason).into_owned(),
+            retry_after_ms: 0,
+        },
+        ConnectionError::LocallyClosed => End::Local,
+        other => End::Lost(other.to_string()),
+    }
+}
+
+/// Writes to the lanes of a connection.
+#[derive(Debug)]
+pub struct Sender {
+    conn: quinn::Connection,
+    shared: Arc<Mutex<Handover>>,
+    streams: Vec<(Lane, SendStream)>,
+}
+
+impl Sender {
+    pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
+        let at = match self.streams.iter().position(|(l, _)| *l == lane) {
+            Some(at) => at,
+            None => self.open(lane).await?,
+        };
+        self.streams[at].1.write_all_chunks(frames).await.map_err(|e| SendError(e.to_string()))
+    }
+
+    /// The stream of a lane that was not written to yet.
+    async fn open(&mut self, lane: Lane) -> Result<usize, SendError> {
+        let stream = if lane.class != Class::Signal {
+            let mut stream = self.conn.open_uni().await.map_err(lost)?;
+            let start = LaneStart { session: u64::from(lane.session), class: lane.class };
+            // Before the priority is set nothing can be sent: no await until then.
+            let _ = stream.set_priority(priority(lane));
+            stream.write_chunk(start.to_bytes()).await.map_err(|e| SendError(e.to_string()))?;
+            stream
+        } else if self.conn.side() == Side::Client {
+            let (stream, recv) = self.conn.open_bi().await.map_err(lost)?;
+            let mut shared = self.shared.lock();
+            shared.recvs.push((lane, recv));
+            if let Some(waker) = shared.receiver.take() {
+                waker.wake();
+            }
+            stream
+        } else {
+            let mut shared = self.shared.lock();
+            let at = shared.sends.iter().rposition(|(n, _)| *n == lane.session);
+            let Some(at) = at else {
+                return Err(SendError(format!("Session {} has no stream", lane.session)));
+            };
+            shared.sends.remove(at).1
+        };
+        let _ = stream.set_priority(priority(lane));
+        self.streams.push((lane, stream));
+        Ok(self.streams.len() - 1)
+    }
+
+    pub(crate) fn finish(&mut self, session: u8) {
+        self.streams.retain_mut(|(lane, stream)| {
+            let keep = lane.session != session;
+            if !keep {
+                let _ = stream.finish();
+            }
+            keep
+        });
+    }
+
+    pub(crate) fn close(self, code: CloseCode, reason: &str) {
+        self.conn.close(wire_code(code), reason.as_bytes());
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.conn.remote_address()
+    }
+}
+
+fn lost(e: ConnectionError) -> SendError {
+    SendError(e.to_string())
+}

@@ -1,0 +1,289 @@
+//! Lanes over TCP, with or without TLS: records (`edgeway_proto::record`), or a bare stream of
+//! frames for a legacy client, which has one Session and needs no lanes.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use edgeway_proto::{
+    Class, CloseCode, FrameBuffer, Lane, RawFrame,
+    frame::{Behind, Close, Deliver, Gap, Hello, Open, Send, split},
+    record::{self, RecordBuffer},
+    varint,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf},
+    net::TcpStream,
+};
+use tokio_rustls::TlsStream;
+
+use crate::{
+    Connection, End, SendError, Sink, Stop, Transport,
+    half::{Receiver as AnyReceiver, Sender as AnySender},
+};
+
+/// Bytes read at a time. A record of TLS holds at most this much.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Reads before other tasks get a turn.
+const READ_BUDGET: usize = 16;
+
+thread_local! {
+    // One buffer a thread, not one a connection: an idle connection holds no buffer.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// A TCP connection, encrypted or not.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Tls(s) => Pin::new(s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_write(cx, buf),
+            Self::Tls(s) => Pin::new(s).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_flush(cx),
+            Self::Tls(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Makes the two halves of a TCP connection. A client says by `legacy` which carriage it speaks;
+/// a server learns it from the first byte.
+pub(crate) fn connection(stream: Stream, remote: SocketAddr, legacy: bool) -> Connection {
+    let legacy = Arc::new(AtomicBool::new(legacy));
+    let (read, write) = tokio::io::split(stream);
+    Connection {
+        receiver: AnyReceiver::Tcp(Box::new(Receiver {
+            read,
+            legacy: Arc::clone(&legacy),
+            carriage: None,
+        })),
+        sender: AnySender::Tcp(Sender { write, legacy }),
+        remote,
+        transport: Transport::Tcp,
+    }
+}
+
+/// How frames are laid into the byte stream.
+#[derive(Debug)]
+enum Carriage {
+    Records(RecordBuffer),
+    Bare(FrameBuffer),
+}
+
+/// Reads a connection.
+#[derive(Debug)]
+pub struct Receiver {
+    read: ReadHalf<Stream>,
+    legacy: Arc<AtomicBool>,
+    /// `None` until the first byte has said it.
+    carriage: Option<Carriage>,
+}
+
+impl Receiver {
+    pub(crate) async fn run<S: Sink>(&mut self, sink: &mut S) -> End {
+        std::future::poll_fn(|cx| {
+            let end = self.read(cx, sink);
+            sink.flush();
+            end
+        })
+        .await
+    }
+
+    pub(crate) async fn drain(&mut self) {
+        let mut scratch = [0; 512];
+        while let Ok(1..) = self.read.read(&mut scratch).await {}
+    }
+
+    fn read<S: Sink>(&mut self, cx: &mut Context<'_>, sink: &mut S) -> Poll<End> {
+        for _ in 0..READ_BUDGET {
+            let given = SCRATCH.with_borrow_mut(|scratch| {
+                let mut buf = ReadBuf::new(scratch);
+                match ready!(Pin::new(&mut self.read).poll_read(cx, &mut buf)) {
+                    Ok(()) if buf.filled().is_empty() => {
+                        Poll::Ready(Err(End::Lost("the peer closed without a word".into())))
+                    }
+                    Ok(()) => {
+                        let filled = buf.filled();
+                        Poll::Ready(give(&mut self.carriage, &self.legacy, filled, sink))
+                    }
+                    Err(e) => Poll::Ready(Err(End::Lost(e.to_string()))),
+                }
+            });
+            if let Err(end) = ready!(given) {
+                return Poll::Ready(end);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Takes bytes apart and gives the whole frames among them to the sink.
+fn give<S: Sink>(
+    carriage: &mut Option<Carriage>,
+    legacy: &AtomicBool,
+    bytes: &[u8],
+    sink: &mut S,
+) -> Result<(), End> {
+    let stop = |stop: Stop| End::Stopped(stop);
+    if carriage.is_none() {
+        *carriage = Some(match bytes[0] {
+            record::FIRST_BYTE => Carriage::Records(RecordBuffer::default()),
+            Hello::KIND => {
+                legacy.store(true, Ordering::Release);
+                Carriage::Bare(FrameBuffer::default())
+            }
+            // A client knows what it speaks; what it reads first may be any frame.
+            _ if legacy.load(Ordering::Acquire) => Carriage::Bare(FrameBuffer::default()),
+            other => {
+                return Err(stop(Stop::new(
+                    CloseCode::Protocol,
+                    format!("the first byte is 0x{other:02x}; 0x00 begins records, 0x01 a bare Hello"),
+                )));
+            }
+        });
+    }
+    match carriage {
+        Some(Carriage::Records(records)) => {
+            records.push(bytes);
+            while let Some((lane, mut record)) = records.next_record().map_err(|e| stop(e.into()))? {
+                while let Some(frame) = split(&mut record).map_err(|e| stop(e.into()))? {
+                    one(lane, frame, sink)?;
+                }
+                if !record.is_empty() {
+                    return Err(stop(Stop::new(CloseCode::Protocol, "a record ends inside a frame")));
+                }
+            }
+        }
+        Some(Carriage::Bare(frames)) => {
+            frames.push(Bytes::copy_from_slice(bytes));
+            while let Some(frame) = frames.next_frame().map_err(|e| stop(e.into()))? {
+                if frame.kind == Open::KIND {
+                    let open = Open::parse(frame.body.clone()).map_err(|e| stop(e.into()))?;
+                    if open.session != u64::from(BARE_SESSION) {
+                        let reason = "a bare connection has one Session, number 1";
+                        return Err(stop(Stop::new(CloseCode::TooManySessions, reason)));
+                    }
+                }
+                one(bare_lane(&frame), frame, sink)?;
+            }
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+fn one<S: Sink>(lane: Lane, frame: RawFrame, sink: &mut S) -> Result<(), End> {
+    if frame.kind == Close::KIND {
+        return Err(match Close::parse(frame.body) {
+            Ok(close) => End::Peer {
+                code: CloseCode::from_code(close.code),
+                reason: close.reason.to_string(),
+                retry_after_ms: close.retry_after_ms,
+            },
+            Err(e) => End::Stopped(e.into()),
+        });
+    }
+    sink.frame(lane, frame).map_err(End::Stopped)
+}
+
+/// The only Session of a bare connection.
+const BARE_SESSION: u8 = 1;
+
+/// The lane that a frame would have travelled on: its kind says whether it is the Session's, and
+/// messages say their class.
+fn bare_lane(frame: &RawFrame) -> Lane {
+    let class = match frame.kind {
+        Send::KIND | Deliver::KIND | Behind::KIND | Gap::KIND => varint::get(&frame.body)
+            .and_then(|(_, len)| frame.body.get(len).copied())
+            .and_then(Class::from_wire)
+            .unwrap_or_default(),
+        _ => Class::Signal,
+    };
+    if frame.kind >= Open::KIND {
+        Lane::new(BARE_SESSION, class)
+    } else {
+        Lane::CONTROL
+    }
+}
+
+/// Writes to a connection.
+#[derive(Debug)]
+pub struct Sender {
+    write: WriteHalf<Stream>,
+    legacy: Arc<AtomicBool>,
+}
+
+impl Sender {
+    pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
+        let len = frames.iter().map(Bytes::len).sum();
+        // One write makes one TLS record; the copy is small beside the encryption that follows.
+        let mut out = BytesMut::with_capacity(len + 8);
+        if !self.legacy.load(Ordering::Acquire) {
+            record::put_header(&mut out, lane, len);
+        }
+        for frame in frames {
+            out.put_slice(frame);
+        }
+        self.write.write_all(&out).await.map_err(lost)
+    }
+
+    pub(crate) async fn flush(&mut self) -> Result<(), SendError> {
+        self.write.flush().await.map_err(lost)
+    }
+
+    pub(crate) async fn close(mut self, code: CloseCode, reason: &str, retry_after_ms: u64) {
+        let frame = Close { code: code.code(), retry_after_ms, reason: reason.into() };
+        if self.send(Lane::CONTROL, &mut [frame.to_bytes()]).await.is_ok() {
+            // Ends TLS properly and then TCP; where the peer is gone there is nobody to tell.
+            let _ = self.write.shutdown().await;
+        }
+    }
+}
+
+fn lost(e: io::Error) -> SendError {
+    SendError(e.to_string())
+}

@@ -1,0 +1,137 @@
+//! TLS for both transports, by rustls with ring: one certificate, one ALPN.
+
+use std::{fmt, sync::Arc};
+
+use edgeway_proto::ALPN;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+/// Why TLS cannot be set up. Says which input and what would be right.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM text holds nothing usable.
+    #[error("{what}: {problem}")]
+    Pem {
+        /// "certificate", "private key" or "CA".
+        what: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Certificate and key do not fit, or the settings do not.
+    #[error("TLS: {0}")]
+    Config(String),
+}
+
+fn config(e: impl std::fmt::Display) -> TlsError {
+    TlsError::Config(e.to_string())
+}
+
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certs = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| TlsError::Pem { what, problem: e.to_string() })?;
+    if certs.is_empty() {
+        let problem = "no `BEGIN CERTIFICATE` block in it; expected PEM".into();
+        return Err(TlsError::Pem { what, problem });
+    }
+    Ok(certs)
+}
+
+/// TLS of a server, for both transports.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(crate) tcp: Arc<ServerConfig>,
+    pub(crate) quic: Arc<QuicServerConfig>,
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerTls")
+    }
+}
+
+impl ServerTls {
+    /// From a certificate chain and its private key, both PEM.
+    ///
+    /// # Errors
+    /// Unreadable PEM, or a key that does not belong to the certificate.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let chain = certificates(chain, "certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|e| TlsError::Pem { what: "private key", problem: e.to_string() })?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tcp = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(config)?
+            .with_no_client_auth()
+            .with_single_cert(chain.clone(), key.clone_key())
+            .map_err(config)?;
+        tcp.alpn_protocols = vec![ALPN.to_vec()];
+        let mut quic = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(config)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(config)?;
+        quic.alpn_protocols = vec![ALPN.to_vec()];
+        let quic = QuicServerConfig::try_from(quic).map_err(config)?;
+        Ok(Self { tcp: Arc::new(tcp), quic: Arc::new(quic) })
+    }
+}
+
+/// Whom a client trusts.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// The certificate authorities of the public web.
+    Web,
+    /// Only these, PEM.
+    Ca(Vec<u8>),
+}
+
+/// TLS of a client, for both transports.
+#[derive(Clone)]
+pub struct ClientTls {
+    pub(crate) tcp: Arc<ClientConfig>,
+    pub(crate) quic: Arc<QuicClientConfig>,
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientTls")
+    }
+}
+
+impl ClientTls {
+    /// Trusting `trust`.
+    ///
+    /// # Errors
+    /// Unreadable PEM.
+    pub fn new(trust: &Trust) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        match trust {
+            Trust::Web => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Trust::Ca(pem) => {
+                for cert in certificates(pem, "CA")? {
+                    roots.add(cert).map_err(config)?;
+                }
+            }
+        }
+        let roots = Arc::new(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tcp = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(config)?
+            .with_root_certificates(Arc::clone(&roots))
+            .with_no_client_auth();
+        tcp.alpn_protocols = vec![ALPN.to_vec()];
+        let mut quic = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(config)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        quic.alpn_protocols = vec![ALPN.to_vec()];
+        let quic = QuicClientConfig::try_from(quic).map_err(config)?;
+        Ok(Self { tcp: Arc::new(tcp), quic: Arc::new(quic) })
+    }
+}
