@@ -36,6 +36,10 @@ pub struct Conn {
     pub transport: Transport,
     /// When it was accepted.
     pub since: Instant,
+    /// Whether the client has sent its login.
+    pub asked: AtomicBool,
+    /// When the login ends, in milliseconds since 1970; 0 for never.
+    pub expires_ms: AtomicU64,
     /// Whether the login was accepted.
     pub logged_in: AtomicBool,
     /// Whether it is being closed: what still comes is dropped.
@@ -55,6 +59,8 @@ impl Conn {
             remote: connection.remote,
             transport: connection.transport,
             since: Instant::now(),
+            asked: AtomicBool::new(false),
+            expires_ms: AtomicU64::new(0),
             logged_in: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             heard_ms: AtomicU64::new(0),

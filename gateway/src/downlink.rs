@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{
     Class, CloseCode, Seq,
-    frame::Opened,
+    frame::{FIRST_SESSION_KIND, Opened, measure},
     link::{self, Down, DownItem, Publish, down_item::Item},
 };
 use tonic::Streaming;
@@ -68,7 +68,14 @@ fn publish(run: &[Publish], hub: &Hub) -> Result<(), String> {
     let Some(first) = run.first() else { return Ok(()) };
     let class = class(first.class)?;
     let position = first.first.map(Seq::from).unwrap_or_default();
-    let count = run.iter().map(|p| p.count).sum();
+    let mut count = 0;
+    for p in run {
+        let frames = check_frames(&p.frames)?;
+        if p.count != 0 && p.count != frames {
+            return Err(format!("a publication of {} positions with {frames} frames", p.count));
+        }
+        count += p.count;
+    }
     let frames = match run {
         [one] => one.frames.clone(),
         many => {
@@ -116,15 +123,20 @@ fn class(n: i32) -> Result<Class, String> {
     link::Class::try_from(n).map(Class::from).map_err(|_| format!("class {n}; there are 0, 1 and 2"))
 }
 
-/// A backend that sends half a frame would break every connection it is written to.
-fn check_frames(frames: &Bytes) -> Result<(), String> {
-    let mut rest = &frames[..];
-    while !rest.is_empty() {
-        match edgeway_proto::frame::measure(rest) {
+/// Counts frames. A backend that sends half a frame, or one of the gateway's own, would break
+/// every connection that it is written to.
+fn check_frames(frames: &Bytes) -> Result<u32, String> {
+    let (mut rest, mut count) = (&frames[..], 0);
+    while let Some(kind) = rest.first() {
+        if *kind < FIRST_SESSION_KIND {
+            return Err(format!("a frame of kind 0x{kind:02x}; those of backends begin at 0x40"));
+        }
+        match measure(rest) {
             Ok(Some((header, body))) if rest.len() >= header + body => rest = &rest[header + body..],
-            Ok(_) => return Err("data that ends inside a frame".into()),
+            Ok(_) => return Err("frames that end inside a frame".into()),
             Err(e) => return Err(e.to_string()),
         }
+        count += 1;
     }
-    Ok(())
+    Ok(count)
 }

@@ -32,8 +32,13 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
             ctx.metrics.groups.set(ctx.hub.groups() as f64);
         }
         for conn in conns {
-            if !conn.logged_in.load(Ordering::Acquire) {
-                if conn.since.elapsed() > ctx.limits.login_timeout {
+            let expires_ms = conn.expires_ms.load(Ordering::Relaxed);
+            if expires_ms != 0 && crate::clock::unix_ms() >= expires_ms {
+                conn.close(&ctx, CloseCode::LoginExpired, "the login has run out", 0);
+            } else if !conn.logged_in.load(Ordering::Acquire) {
+                // The question who it is has a time-out of its own.
+                let asked = conn.asked.load(Ordering::Acquire);
+                if !asked && conn.since.elapsed() > ctx.limits.login_timeout {
                     conn.close(&ctx, CloseCode::LoginTimeout, "no login within the time allowed", 0);
                 }
             // QUIC has an idle time-out of its own.
@@ -50,7 +55,11 @@ pub async fn drain(ctx: &Context) {
     let code = CloseCode::GoingAway.code();
     let go = GoAway { code, reconnect_after_ms, endpoint: "".into() }.to_bytes();
     for conn in ctx.registry.all() {
-        conn.outbox.push_control(go.clone());
+        if conn.logged_in.load(Ordering::Acquire) {
+            conn.outbox.push_control(go.clone());
+        } else {
+            conn.close(ctx, CloseCode::GoingAway, "the server is shutting down", reconnect_after_ms);
+        }
     }
     let empty = async {
         while !ctx.registry.is_empty() {

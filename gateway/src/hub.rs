@@ -17,8 +17,9 @@ use bytes::Bytes;
 use edgeway_proto::{
     Class, CloseCode, Seq,
     frame::{Behind, CloseSession, measure},
+    limits::REASON_BYTES,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::{
     metrics::Metrics,
@@ -56,6 +57,8 @@ impl Session {
     pub fn close(&self, code: CloseCode, reason: &str, retry_after_ms: u64) {
         if !self.closed.swap(true, Ordering::AcqRel) {
             let session = u64::from(self.number);
+            // A backend's may be longer than the wire allows.
+            let reason = &reason[..reason.floor_char_boundary(REASON_BYTES)];
             let frame =
                 CloseSession { session, code: code.code(), retry_after_ms, reason: reason.into() };
             let frame = frame.to_bytes();
@@ -174,11 +177,13 @@ impl Hub {
     /// where that is less, it is behind.
     pub fn subscribe(&self, link: u64, id: u64, group: u64, class: Class, head: Seq, have: Option<Seq>) {
         let Some(session) = self.session(id) else { return };
-        let entry = self.group_or_new(group);
+        let mut entry = self.group_or_new(group);
         let mut g = entry.lock();
-        if g.dead {
+        while g.dead {
             drop(g);
-            return self.subscribe(link, id, group, class, head, have);
+            self.forget(group, &entry);
+            entry = self.group_or_new(group);
+            g = entry.lock();
         }
         let at = class.index();
         g.links[at] = link;
@@ -189,11 +194,8 @@ impl Hub {
             session.groups.lock().push(group);
             Member { session: Arc::clone(&session), standing: [Standing::Out; 3] }
         });
-        if live || !class.reliable() {
+        if live {
             member.standing[at] = Standing::Live;
-            if !live {
-                session.outbox.push_gap(session.number, group, head);
-            }
         } else {
             self.fall_behind(member, group, class, head);
         }
@@ -214,8 +216,9 @@ impl Hub {
         }
         if member.standing.iter().all(|s| *s == Standing::Out) {
             member.session.groups.lock().retain(|g| *g != group);
-            drop(g);
-            self.remove(group, id);
+            // Before the lock is released: the other stream may subscribe the Session anew.
+            g.members.remove(&id);
+            self.leave(group, &entry, g);
         }
     }
 
@@ -313,15 +316,24 @@ impl Hub {
         let Some(entry) = self.group(group) else { return };
         let mut g = entry.lock();
         g.members.remove(&session);
+        self.leave(group, &entry, g);
+    }
+
+    /// After a member has left.
+    fn leave(&self, group: u64, entry: &Arc<Mutex<Group>>, mut g: MutexGuard<'_, Group>) {
         g.dead = g.members.is_empty();
         let dead = g.dead;
         drop(g);
         if dead {
-            let mut groups = self.groups.write();
-            // Another one of that name may have been made by now.
-            if groups.get(&group).is_some_and(|found| Arc::ptr_eq(found, &entry)) {
-                groups.remove(&group);
-            }
+            self.forget(group, entry);
+        }
+    }
+
+    fn forget(&self, group: u64, dead: &Arc<Mutex<Group>>) {
+        let mut groups = self.groups.write();
+        // Another one of that name may have been made by now.
+        if groups.get(&group).is_some_and(|found| Arc::ptr_eq(found, dead)) {
+            groups.remove(&group);
         }
     }
 }

@@ -96,6 +96,7 @@ impl Reader {
             return Err(Stop::new(CloseCode::LoginFailed, reason));
         }
         self.phase = Phase::LoggedIn;
+        self.conn.asked.store(true, Ordering::Release);
         let (ctx, conn) = (Arc::clone(&self.ctx), Arc::clone(&self.conn));
         // Weak: a connection that ends meanwhile takes its Sessions with it.
         let sessions = Arc::downgrade(&self.sessions);
@@ -116,6 +117,7 @@ impl Reader {
                         generation: accepted.generation,
                         token: bytes::Bytes::new(),
                     };
+                    conn.expires_ms.store(accepted.expires_ms, Ordering::Relaxed);
                     conn.logged_in.store(true, Ordering::Release);
                     conn.outbox.push_control(logged_in.to_bytes());
                     let (user, generation) = (accepted.user, accepted.generation);
@@ -141,7 +143,7 @@ impl Reader {
             }
             return sessions.open(lane.session, open, frame.whole.len());
         }
-        sessions.received(lane, &frame)?;
+        sessions.received(lane, frame.whole.len())?;
         if frame.kind >= FIRST_SESSION_KIND {
             sessions.pass_on(lane, frame.whole);
             return Ok(());

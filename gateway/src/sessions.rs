@@ -5,9 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{
-    Class, CloseCode, Lane, RawFrame,
+    Class, CloseCode, Lane,
     frame::{CaughtUp, CloseSession, Open},
-    limits::RECORD_BYTES,
     link::{self, up_item::Item},
 };
 use edgeway_transport::Stop;
@@ -102,14 +101,13 @@ impl Sessions {
     /// The client opens a Session.
     ///
     /// # Errors
-    /// A number that was used before: late frames of the two could not be told apart.
+    /// The client sent more than it may.
     pub fn open(&mut self, number: u8, open: Open, bytes: usize) -> Result<(), Stop> {
+        if self.slots.iter().any(|s| s.number == number) {
+            return self.reopen(number, bytes);
+        }
         self.count_before_login(bytes)?;
         let in_use = |s: &Slot| !s.over && !s.upstream.as_ref().is_some_and(|u| u.registration.is_closed());
-        if self.slots.iter().any(|s| s.number == number) {
-            let reason = format!("Session number {number} was used before on this connection");
-            return Err(Stop::new(CloseCode::SessionInUse, reason));
-        }
         let same_kind = self.slots.iter().any(|s| s.open.kind == open.kind && in_use(s));
         let open_now = self.slots.iter().filter(|s| in_use(s)).count();
         self.conn.outbox.with(|p| p.open(number));
@@ -139,12 +137,28 @@ impl Sessions {
         Ok(())
     }
 
+    /// A number that was used before: late frames of the two could not be told apart. The Session
+    /// that has it, if it is open, goes on.
+    fn reopen(&mut self, number: u8, bytes: usize) -> Result<(), Stop> {
+        let lane = Lane::new(number, Class::Signal);
+        self.received(lane, bytes)?;
+        self.conn.outbox.consumed(lane, bytes as u64, None);
+        let frame = CloseSession {
+            session: u64::from(number),
+            code: CloseCode::SessionInUse.code(),
+            retry_after_ms: 0,
+            reason: "the number was used before on this connection".into(),
+        };
+        let frame = frame.to_bytes();
+        self.conn.outbox.with(|p| p.refuse_reuse(number, frame));
+        Ok(())
+    }
+
     /// Accounts for a frame that arrived on a Session's lane.
     ///
     /// # Errors
     /// The client sent more than it may.
-    pub fn received(&mut self, lane: Lane, frame: &RawFrame) -> Result<(), Stop> {
-        let bytes = frame.whole.len();
+    pub fn received(&mut self, lane: Lane, bytes: usize) -> Result<(), Stop> {
         self.count_before_login(bytes)?;
         let Some(slot) = self.slots.iter_mut().find(|s| s.number == lane.session) else {
             let reason = format!("Session {} is not open", lane.session);
@@ -154,14 +168,15 @@ impl Sessions {
             self.slots.push(Slot::over(lane.session));
             return Ok(());
         };
-        if slot.over {
+        // The client may not know yet that it is over; its lanes are gone, and so is their credit.
+        if slot.over || slot.upstream.as_ref().is_some_and(|u| u.registration.is_closed()) {
             return Ok(());
         }
         let at = lane.class.index();
-        // One frame may go over the top, by the definition of credit.
-        if slot.received[at] > slot.granted[at] + RECORD_BYTES as u64 {
+        // A frame that begins within the credit may go beyond it.
+        if slot.received[at] >= slot.granted[at] {
             slot.granted[at] = self.conn.outbox.with(|p| p.granted(lane));
-            if slot.received[at] > slot.granted[at] + RECORD_BYTES as u64 {
+            if slot.received[at] >= slot.granted[at] {
                 let reason = format!(
                     "{} bytes on the {} lane of Session {}; the credit is {}",
                     slot.received[at], lane.class, lane.session, slot.granted[at]
@@ -202,7 +217,7 @@ impl Sessions {
         self.flush();
         if let Some(slot) = self.slots.iter_mut().find(|s| s.number == number && !s.over) {
             *slot = Slot::over(number);
-            self.refuse(number, CloseCode::Normal, "closed by the client", 0);
+            self.conn.outbox.with(|p| p.drop_session(number));
         }
     }
 
@@ -237,8 +252,11 @@ impl Sessions {
                 } else if batch.class == Class::Chat {
                     self.ctx.metrics.uplink_shed();
                     self.conn.outbox.consumed(lane, batch.bytes as u64, None);
+                } else if upstream.link.is_lost() {
+                    let reason = "the link to the backend was lost";
+                    upstream.registration.close(CloseCode::BackendLost, reason, 0);
                 } else {
-                    let reason = "the link to the backend is full or lost";
+                    let reason = "the link to the backend is full";
                     upstream.registration.close(CloseCode::BackendUnavailable, reason, RETRY_MS);
                 }
             }

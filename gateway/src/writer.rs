@@ -6,20 +6,25 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
+use edgeway_proto::Lane;
 use edgeway_transport::Sender;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::outbox::{Next, Outbox, Work};
+use crate::outbox::{Next, Outbox, Policy, Work};
 
 /// Strokes and chat that a connection hands over in its turn: a few packets, few enough that
 /// they do not delay a signal, enough that the kernel can send them in one call.
 const LOW_TURN_BYTES: usize = 6 * 1024;
+
+/// A connection that is to be closed waits this long for a client that takes nothing.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// Connections of a gateway that are in their turn at a time.
 const TURNS: usize = 16;
@@ -41,19 +46,21 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
     loop {
         match next(&outbox, &mut timer, &mut frames).await {
             Next::High(Work::Write(lane)) => {
-                if sender.send(lane, &mut frames).await.is_err() || sender.flush().await.is_err() {
-                    return;
+                let written = write(&mut sender, lane, &mut frames);
+                if !unless_stuck(&outbox, pin!(written)).await {
+                    return give_up(sender, &outbox);
                 }
                 frames.clear();
             }
             Next::High(Work::Finish(session)) => sender.finish(session),
             Next::High(Work::Close(closing)) => {
-                sender.close(closing.code, &closing.reason, closing.retry_after_ms).await;
+                let close = sender.close(closing.code, &closing.reason, closing.retry_after_ms);
+                let _ = tokio::time::timeout(STUCK, close).await;
                 return;
             }
             Next::Low => {
                 if !low(&mut sender, &outbox, &turns, &mut frames).await {
-                    return;
+                    return give_up(sender, &outbox);
                 }
             }
             Next::Owed(due) => timer = Some(Box::pin(tokio::time::sleep_until(Instant::from_std(due)))),
@@ -65,7 +72,29 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
     }
 }
 
-type Timer = Option<std::pin::Pin<Box<tokio::time::Sleep>>>;
+async fn write(sender: &mut Sender, lane: Lane, frames: &mut [Bytes]) -> bool {
+    sender.send(lane, frames).await.is_ok() && sender.flush().await.is_ok()
+}
+
+/// Lets a write end, but not for long once the connection is to be closed: a client that takes
+/// nothing would keep it for good. Then a part may have been written, and nothing may follow.
+async fn unless_stuck(outbox: &Outbox, mut write: Pin<&mut impl Future<Output = bool>>) -> bool {
+    tokio::select! {
+        biased;
+        written = &mut write => return written,
+        () = poll_fn(|cx| outbox.poll_closing(cx)) => {}
+    }
+    tokio::time::timeout(STUCK, write).await.unwrap_or(false)
+}
+
+/// After a write that failed or was given up.
+fn give_up(sender: Sender, outbox: &Outbox) {
+    if let Some(closing) = outbox.with(Policy::take_closing) {
+        sender.abandon(closing.code, &closing.reason);
+    }
+}
+
+type Timer = Option<Pin<Box<tokio::time::Sleep>>>;
 
 async fn next(outbox: &Outbox, timer: &mut Timer, frames: &mut Vec<Bytes>) -> Next {
     poll_fn(|cx| {
@@ -97,9 +126,7 @@ async fn low(sender: &mut Sender, outbox: &Outbox, turns: &Turns, frames: &mut V
     let Some(turn) = turn else { return true };
     let Some(Work::Write(lane)) = outbox.take_low(LOW_TURN_BYTES, frames) else { return true };
     let written = {
-        let mut write = pin!(async {
-            sender.send(lane, frames).await.is_ok() && sender.flush().await.is_ok()
-        });
+        let mut write = pin!(write(sender, lane, frames));
         match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
             Poll::Ready(written) => {
                 // The turn lasts until the transport's own task has had the chance to send: the
@@ -111,7 +138,7 @@ async fn low(sender: &mut Sender, outbox: &Outbox, turns: &Turns, frames: &mut V
             Poll::Pending => {
                 // A client that takes no more must not keep the others waiting.
                 drop(turn);
-                write.await
+                unless_stuck(outbox, write).await
             }
         }
     };

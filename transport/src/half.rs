@@ -187,6 +187,14 @@ impl Sender {
         }
     }
 
+    /// Ends the connection after a write that was given up, a part of which may be written: only
+    /// QUIC, whose streams do not share it, can still say why.
+    pub fn abandon(self, code: CloseCode, reason: &str) {
+        if let Self::Quic(sender) = self {
+            sender.close(code, reason);
+        }
+    }
+
     /// The peer's present address.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {

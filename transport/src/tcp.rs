@@ -17,6 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use edgeway_proto::{
     Class, CloseCode, FrameBuffer, Lane, RawFrame,
     frame::{Behind, Close, Deliver, Gap, Hello, Open, Send, split},
+    limits::REASON_BYTES,
     record::{self, RecordBuffer},
     varint,
 };
@@ -217,7 +218,7 @@ fn give<S: Sink>(
 }
 
 fn one<S: Sink>(lane: Lane, frame: RawFrame, sink: &mut S) -> Result<(), End> {
-    if frame.kind == Close::KIND {
+    if lane.is_control() && frame.kind == Close::KIND {
         return Err(match Close::parse(frame.body) {
             Ok(close) => End::Peer {
                 code: CloseCode::from_code(close.code),
@@ -276,6 +277,7 @@ impl Sender {
     }
 
     pub(crate) async fn close(mut self, code: CloseCode, reason: &str, retry_after_ms: u64) {
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES)];
         let frame = Close { code: code.code(), retry_after_ms, reason: reason.into() };
         if self.send(Lane::CONTROL, &mut [frame.to_bytes()]).await.is_ok() {
             // Ends TLS properly and then TCP; where the peer is gone there is nobody to tell.

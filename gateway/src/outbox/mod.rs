@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeway_proto::{Class, Lane, Seq};
+use edgeway_proto::{Class, Lane};
 use parking_lot::Mutex;
 
 pub use policy::{Closing, Limits, Policy, Push, Segment, Work};
@@ -27,6 +27,8 @@ struct State {
 enum Wait {
     Any,
     High,
+    /// Only the end: a write is under way.
+    Closing,
 }
 
 /// What a writer finds.
@@ -62,6 +64,7 @@ impl Outbox {
             None => false,
             Some((_, Wait::High)) => state.policy.high_ready(),
             Some((_, Wait::Any)) => state.policy.high_ready() || state.policy.low_ready(),
+            Some((_, Wait::Closing)) => state.policy.is_closing(),
         };
         let waker = if ready { state.waiting.take() } else { None };
         drop(state);
@@ -79,11 +82,6 @@ impl Outbox {
     /// See [`Policy::push_reply`].
     pub fn push_reply(&self, session: u8, class: Class, frames: Bytes) {
         self.with(|p| p.push_reply(session, class, frames));
-    }
-
-    /// See [`Policy::push_gap`].
-    pub fn push_gap(&self, session: u8, group: u64, upto: Seq) {
-        self.with(|p| p.push_gap(session, group, upto));
     }
 
     /// See [`Policy::push_control`].
@@ -165,6 +163,16 @@ impl Outbox {
             return Poll::Ready(());
         }
         state.waiting = Some((cx.waker().clone(), Wait::High));
+        Poll::Pending
+    }
+
+    /// Waits until the connection is to be closed.
+    pub fn poll_closing(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.policy.is_closing() {
+            return Poll::Ready(());
+        }
+        state.waiting = Some((cx.waker().clone(), Wait::Closing));
         Poll::Pending
     }
 

@@ -14,7 +14,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{
     Class, CloseCode, Lane, Seq,
-    frame::{Credit, Gap},
+    frame::{Credit, Gap, measure},
+    limits::RECORD_BYTES,
 };
 
 /// Frames that travel together, made once for all receivers.
@@ -26,8 +27,33 @@ pub struct Segment {
     pub group: u64,
     /// The position of the last frame.
     pub upto: Seq,
-    /// How many messages they are.
+    /// How many messages they are. 0 for what a client cannot fetch again: it is never shed.
     pub messages: u32,
+}
+
+impl Segment {
+    /// Takes as many frames off the front as may begin within `credit` and fit into `most` bytes,
+    /// but one at least.
+    fn cut(&mut self, credit: u64, most: usize) -> Bytes {
+        let len = self.frames.len();
+        if len as u64 <= credit && len <= most {
+            return std::mem::take(&mut self.frames);
+        }
+        let mut end = 0;
+        while end < len
+            && (end as u64) < credit
+            && let Ok(Some((header, body))) = measure(&self.frames[end..])
+        {
+            let next = end + header + body;
+            if next > len || (end > 0 && next > most) {
+                break;
+            }
+            self.messages = self.messages.saturating_sub(1);
+            end = next;
+        }
+        // Whole frames are all that is ever queued.
+        self.frames.split_to(if end == 0 { len } else { end })
+    }
 }
 
 /// What became of a push.
@@ -102,8 +128,11 @@ struct LaneState {
 }
 
 impl LaneState {
+    /// Bytes that the client is known not to have consumed. It says so each half of its window, so
+    /// up to that much more may have been consumed; with a client that never says so, what its
+    /// transport takes is all that is in flight.
     fn in_flight(&self, window: u64) -> usize {
-        let consumed = self.granted.saturating_sub(window);
+        let consumed = self.granted.saturating_sub(window).saturating_add(window / 2);
         usize::try_from(self.sent.saturating_sub(consumed)).unwrap_or(usize::MAX)
     }
 
@@ -148,14 +177,18 @@ impl Policy {
         }
     }
 
-    /// Sets the credit that the client grants on each lane at first. Before any Session opens.
+    /// Sets the credit that the client grants on each lane at first. Once; before that nothing is
+    /// sent on them. On QUIC a Session's stream may arrive before the hello that says this.
     pub fn set_window(&mut self, window: [u64; 3]) {
         self.window = window;
+        for lane in &mut self.lanes {
+            lane.granted = lane.granted.max(window[lane.lane.class.index()]);
+        }
     }
 
     /// Begins the lanes of a Session.
     pub fn open(&mut self, session: u8) {
-        self.lanes.retain(|l| l.lane.session != session);
+        self.drop_lanes(session);
         for class in Class::ALL {
             self.lanes.push(LaneState {
                 lane: Lane::new(session, class),
@@ -172,8 +205,37 @@ impl Policy {
         }
     }
 
+    /// Answers an `Open` whose number was used before: a Session that is open goes on, and where
+    /// the end of one is still to be told, that is the answer.
+    pub fn refuse_reuse(&mut self, session: u8, answer: Bytes) {
+        if self.find(session, Class::Signal).is_some() {
+            self.push_reply(session, Class::Signal, answer);
+        } else if !self.lanes.iter().any(|l| l.lane.session == session) {
+            self.open(session);
+            self.close_session(session, answer);
+        }
+    }
+
+    /// Ends the lanes of a Session at once: its client has ended it and listens no more.
+    pub fn drop_session(&mut self, session: u8) {
+        if self.drop_lanes(session) {
+            self.finish.push(session);
+        }
+    }
+
+    fn drop_lanes(&mut self, session: u8) -> bool {
+        let before = self.lanes.len();
+        let queued = &mut self.queued;
+        self.lanes.retain(|l| {
+            let keep = l.lane.session != session;
+            *queued -= if keep { 0 } else { l.queued };
+            keep
+        });
+        self.lanes.len() < before
+    }
+
     /// Ends the lanes of a Session: queued strokes and chat are dropped, `last` is the last frame
-    /// on its signal lane.
+    /// on its signal lane, sent like all others as soon as there is credit.
     pub fn close_session(&mut self, session: u8, last: Bytes) {
         for lane in self.lanes.iter_mut().filter(|l| l.lane.session == session) {
             if lane.finishing {
@@ -187,8 +249,6 @@ impl Policy {
                 lane.queue.push_back(Segment { frames, group: 0, upto: Seq::ZERO, messages: 0 });
                 lane.queued += len;
                 self.queued += len;
-                // The end of a Session must not wait for a client that reads nothing of it.
-                lane.granted = u64::MAX;
             } else {
                 self.queued -= lane.queued;
                 lane.queued = 0;
@@ -249,13 +309,6 @@ impl Policy {
         self.queue(at, &[segment], bytes);
     }
 
-    /// Tells the client that a group's chat up to a position was shed for it.
-    pub fn push_gap(&mut self, session: u8, group: u64, upto: Seq) {
-        if let Some(at) = self.find(session, Class::Chat) {
-            add_gap(&mut self.lanes[at].gaps, group, upto);
-        }
-    }
-
     /// The client allows more on a lane. Totals that shrink are old news.
     pub fn credit(&mut self, lane: Lane, total: u64) {
         if let Some(l) = self.lanes.iter_mut().find(|l| l.lane == lane) {
@@ -285,6 +338,17 @@ impl Policy {
     /// Closes the connection once the control lane is written. The first reason stands.
     pub fn close(&mut self, closing: Closing) {
         self.closing.get_or_insert(closing);
+    }
+
+    /// How the connection is to be closed, where that has not been handed out as work yet.
+    pub fn take_closing(&mut self) -> Option<Closing> {
+        self.closing.take()
+    }
+
+    /// Whether the connection is to be closed.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// The next work of the classes that are never held back: control, signals, ends.
@@ -352,12 +416,14 @@ impl Policy {
     }
 
     fn shed_oldest_chat(&mut self) -> Option<u32> {
+        let chat = |s: &Segment| s.messages > 0;
         let lane = self
             .lanes
             .iter_mut()
-            .filter(|l| l.lane.class == Class::Chat && !l.queue.is_empty())
+            .filter(|l| l.lane.class == Class::Chat && l.queue.iter().any(chat))
             .max_by_key(|l| l.queued)?;
-        let segment = lane.queue.pop_front()?;
+        let at = lane.queue.iter().position(chat)?;
+        let segment = lane.queue.remove(at)?;
         lane.queued -= segment.frames.len();
         self.queued -= segment.frames.len();
         if segment.group != 0 {
@@ -390,23 +456,33 @@ impl Policy {
         self.turn = (at + 1) % n;
         let lane = &mut self.lanes[at];
         let mut taken = 0;
-        for (group, upto) in lane.gaps.drain(..) {
+        let mut gaps = std::mem::take(&mut lane.gaps).into_iter();
+        while taken < bytes
+            && lane.sent < lane.granted
+            && let Some((group, upto)) = gaps.next()
+        {
             let gap = Gap { group, class: lane.lane.class, upto }.to_bytes();
+            taken += gap.len();
             lane.sent += gap.len() as u64;
             out.push(gap);
         }
-        while let Some(segment) = lane.queue.front() {
-            let len = segment.frames.len();
-            if (taken > 0 && taken + len > bytes) || lane.sent >= lane.granted {
+        lane.gaps = gaps.collect();
+        while lane.sent < lane.granted
+            && let Some(segment) = lane.queue.front_mut()
+        {
+            if taken > 0 && taken + segment.frames.len() > bytes {
                 break;
             }
+            let frames = segment.cut(lane.granted - lane.sent, RECORD_BYTES);
+            if segment.frames.is_empty() {
+                lane.queue.pop_front();
+            }
+            let len = frames.len();
             taken += len;
             lane.sent += len as u64;
             lane.queued -= len;
             self.queued -= len;
-            if let Some(segment) = lane.queue.pop_front() {
-                out.push(segment.frames);
-            }
+            out.push(frames);
         }
         let done = lane.lane;
         if lane.queue.is_empty() {

@@ -62,6 +62,11 @@ impl Link {
             link::Stream::Bulk => self.bulk.push(item, bytes, credit),
         }
     }
+
+    /// Whether it has ended.
+    pub fn is_lost(&self) -> bool {
+        self.control.is_closed() || self.bulk.is_closed()
+    }
 }
 
 /// One backend instance.

@@ -85,6 +85,11 @@ impl Queue {
         self.gauge.set(0.0);
     }
 
+    /// Whether the stream has ended.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     fn poll(&self, cx: &Context<'_>) -> Poll<Option<Up>> {
         let mut state = self.state.lock();
         if state.closed {

@@ -1,0 +1,319 @@
+//! Access: the backend of the Session types chat, im, push and research_push. It holds the state
+//! of each Session and passes what a client asks on to the owners of rooms and inboxes; what they
+//! answer goes to the client's gateway without coming by here.
+
+mod owners;
+mod session;
+mod space;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use edgeway_proto::{
+    Class, CloseCode,
+    link::{self, Data, Open, Opened, Stream, down_item},
+    rooms::{self, SessionRef, from_owner_item, to_owner_item::Item},
+};
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::owners::{Node, OwnerId, Owners};
+use self::{
+    session::{Fatal, Identity, Out, RETRY_MS, Session, unavailable},
+    space::SessionType,
+    table::{Claim, Entry, Table},
+};
+use crate::{
+    auth::{check_name, check_user},
+    links::Link,
+    shard::Reply,
+};
+
+/// After which a client may join again where no link of its gateway reached the owner: links are
+/// dialled anew within this time.
+const UNREACHABLE_RETRY_MS: u64 = 500;
+
+/// A handle on access, cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Access(Arc<Inner>);
+
+pub(crate) struct Inner {
+    table: Table,
+    owners: Owners,
+    rooms_max: usize,
+    tasks: TaskTracker,
+}
+
+impl Access {
+    pub(crate) fn new(owners: Owners, rooms_max: usize, tasks: TaskTracker) -> Self {
+        Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
+    }
+
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.0.owners
+    }
+
+    pub(crate) fn downgrade(&self) -> std::sync::Weak<Inner> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn upgrade(weak: &std::sync::Weak<Inner>) -> Option<Self> {
+        weak.upgrade().map(Self)
+    }
+
+    /// A gateway opens a Session.
+    pub(crate) async fn open(&self, link: &Arc<Link>, open: Open) {
+        let number = open.session;
+        let identity = match identify(link, open) {
+            Ok(identity) => identity,
+            Err(Fatal { code, reason }) => return link.close(number, code, reason),
+        };
+        let older = match self.0.table.claim(&identity) {
+            Claim::Granted(older) => older,
+            Claim::Older => {
+                return link.close(
+                    number,
+                    CloseCode::Replaced,
+                    "the device has a newer connection",
+                );
+            }
+            Claim::Full => {
+                let reason = "this backend has as many Sessions as it may";
+                return link.close(number, CloseCode::BackendUnavailable, reason);
+            }
+        };
+        let session = identity.session;
+        if let Some(older) = older.filter(|older| *older != session) {
+            let reason = "a newer connection of the same user and device took over".to_owned();
+            self.end(older, Some(Fatal { code: CloseCode::Replaced, reason })).await;
+        }
+        metrics::counter!("edgeway_access_sessions_opened_total").increment(1);
+        let session = Session::new(identity, self.0.rooms_max);
+        if self.0.table.insert(Entry { link: Arc::clone(link), session }) {
+            link.push(Stream::Control, down_item::Item::Opened(Opened { session: number }));
+        } else {
+            warn(link, "a Session was opened twice");
+            let reason = "the gateway opened the Session twice".to_owned();
+            let reference = SessionRef { gateway: link.gateway, session: number };
+            self.end(reference, Some(Fatal { code: CloseCode::Protocol, reason })).await;
+        }
+    }
+
+    /// A gateway says that a Session is over.
+    pub(crate) async fn close(&self, link: &Link, session: u64) {
+        self.end(SessionRef { gateway: link.gateway, session }, None).await;
+    }
+
+    /// Frames of a client. Returns once they are with the owners' queues, so that a link is read
+    /// only as fast as they take them.
+    pub(crate) async fn data(&self, link: &Link, stream: Stream, data: Data) {
+        let class = Class::from(data.class());
+        let session = SessionRef { gateway: link.gateway, session: data.session };
+        let done = self.drive(session, |entry, owners, out| {
+            entry.session.data(owners, class, &data.frames, out)
+        });
+        if !done.await && stream == Stream::Control {
+            // It may have been closed from here just now; where not, the gateway must know.
+            metrics::counter!("edgeway_access_unknown_sessions_total").increment(1);
+            link.close(data.session, CloseCode::NotOpen, "this Session is not open");
+        }
+    }
+
+    /// Takes up what was parked for Sessions of a link.
+    pub(crate) async fn resume(&self, link: &Link, stream: Stream, sessions: HashSet<u64>) {
+        for session in sessions {
+            let session = SessionRef { gateway: link.gateway, session };
+            self.drive(session, |entry, owners, out| entry.session.unpark(owners, stream, out))
+                .await;
+        }
+    }
+
+    /// Works on a Session, and then sends what came out of it. `false`: it is not there.
+    async fn drive(
+        &self,
+        session: SessionRef,
+        work: impl FnOnce(&mut Entry, &Owners, &mut Vec<Out>) -> Result<(), Fatal>,
+    ) -> bool {
+        let mut out = Vec::new();
+        let result = self.0.table.with(session, |entry| {
+            let result = work(entry, &self.0.owners, &mut out);
+            tell(entry, &mut out);
+            result
+        });
+        for item in out {
+            if let Out::Owner(owner, stream, item) = item {
+                self.pass_on(owner, stream, item).await;
+            }
+        }
+        match result {
+            None => false,
+            Some(Ok(())) => true,
+            Some(Err(fatal)) => {
+                self.end(session, Some(fatal)).await;
+                true
+            }
+        }
+    }
+
+    async fn pass_on(&self, owner: OwnerId, stream: Stream, item: Item) {
+        let join = match &item {
+            Item::Join(join) => join.session.map(|session| (session, join.request)),
+            _ => None,
+        };
+        if self.0.owners.send(owner, stream, item).await {
+            return;
+        }
+        // Other items are for groups of an owner that is lost: their Sessions are being closed.
+        if let Some((session, request)) = join {
+            self.refused(owner, session, request, Some(RETRY_MS));
+        }
+    }
+
+    /// Takes a Session out, tells its client why where that is to be told, and its owners.
+    async fn end(&self, session: SessionRef, why: Option<Fatal>) {
+        let Some(entry) = self.0.table.remove(session) else { return };
+        if let Some(Fatal { code, reason }) = why {
+            metrics::counter!("edgeway_access_sessions_closed_total", "code" => code.name())
+                .increment(1);
+            entry.link.close(session.session, code, reason);
+        }
+        for (owner, leave) in entry.session.leaves() {
+            self.0.owners.send(owner, Stream::Control, leave).await;
+        }
+    }
+
+    /// A link of a gateway is gone, and its Sessions with it.
+    pub(crate) fn link_gone(&self, link: &Arc<Link>) {
+        let sessions = self.0.table.find(|entry| Arc::ptr_eq(&entry.link, link));
+        let access = self.clone();
+        self.0.tasks.spawn(async move {
+            for session in sessions {
+                access.end(session, None).await;
+            }
+        });
+    }
+
+    /// An owner is lost: Sessions in its groups are closed, for their clients to open anew; joins
+    /// that it has not answered fail.
+    pub(crate) async fn owner_lost(&self, owner: OwnerId) {
+        let sessions = self.0.table.find(|entry| {
+            let mut out = Vec::new();
+            entry.session.give_up(owner, &mut out);
+            tell(entry, &mut out);
+            wake(entry);
+            entry.session.depends_on(owner)
+        });
+        for session in sessions {
+            let reason = "the owner of a joined room was lost".to_owned();
+            self.end(session, Some(Fatal { code: CloseCode::BackendLost, reason })).await;
+        }
+    }
+
+    /// What an owner says. Never waits.
+    pub(crate) fn reply(&self, owner: OwnerId, reply: Reply) {
+        match reply {
+            Reply::Item(from_owner_item::Item::Joined(joined)) => {
+                if let Some(session) = joined.session {
+                    self.joined(owner, session, joined.request, joined.group);
+                }
+            }
+            Reply::Item(from_owner_item::Item::Left(left)) => {
+                if let Some(session) = left.session {
+                    self.0.table.with(session, |entry| entry.session.left(owner, left.group));
+                }
+            }
+            Reply::Item(from_owner_item::Item::Refused(refused)) => {
+                if let Some(session) = refused.session {
+                    let untold = (refused.code != 0).then_some(UNREACHABLE_RETRY_MS);
+                    self.refused(owner, session, refused.request, untold);
+                }
+            }
+            Reply::Unreachable(refused) => {
+                if let Some(session) = refused.session {
+                    self.refused(owner, session, refused.request, Some(UNREACHABLE_RETRY_MS));
+                }
+            }
+        }
+    }
+
+    fn joined(&self, owner: OwnerId, session: SessionRef, request: u64, group: u64) {
+        let joined = self.0.table.with(session, |entry| {
+            let joined = entry.session.joined(owner, request, group);
+            wake(entry);
+            joined
+        });
+        if joined != Some(true) {
+            // The Session ended while it joined.
+            let leave = rooms::Leave { session: Some(session), request: 0, group };
+            let access = self.clone();
+            self.0.tasks.spawn(async move {
+                access.0.owners.send(owner, Stream::Control, Item::Leave(leave)).await;
+            });
+        }
+    }
+
+    /// A join failed. `retry_ms`: the client has not been told, and may try again after it.
+    fn refused(&self, owner: OwnerId, session: SessionRef, request: u64, retry_ms: Option<u64>) {
+        self.0.table.with(session, |entry| {
+            if entry.session.refused(owner, request) {
+                let mut out = Vec::new();
+                out.extend(retry_ms.map(|retry_ms| unavailable(request, retry_ms)));
+                tell(entry, &mut out);
+            }
+            wake(entry);
+        });
+    }
+}
+
+/// Sends the client what is for it, in one item.
+fn tell(entry: &Entry, out: &mut Vec<Out>) {
+    let mut frames = Vec::new();
+    out.retain(|item| match item {
+        Out::Client(bytes) => {
+            frames.extend_from_slice(bytes);
+            false
+        }
+        Out::Owner(..) => true,
+    });
+    if !frames.is_empty() {
+        let session = entry.session.identity.session.session;
+        let class = link::Class::Signal.into();
+        let data = Data { session, class, frames: Bytes::from(frames) };
+        entry.link.push(Stream::Control, down_item::Item::Data(data));
+    }
+}
+
+/// Has the link's readers take up what was parked.
+fn wake(entry: &Entry) {
+    for stream in entry.session.parked() {
+        entry.link.resume(stream, entry.session.identity.session.session);
+    }
+}
+
+fn identify(link: &Link, open: Open) -> Result<Identity, Fatal> {
+    let Some(kind) = SessionType::parse(&open.kind) else {
+        let kind: String = open.kind.chars().take(64).collect();
+        let reason = format!("`{kind}` is no Session type here; there are {}", SessionType::NAMES);
+        return Err(Fatal { code: CloseCode::NoRoute, reason });
+    };
+    if check_user(&open.user).is_err() || check_name(&open.device).is_err() {
+        warn(link, "a Session was opened for a name that is none");
+        let reason = "the user's or the device's name is none".to_owned();
+        return Err(Fatal { code: CloseCode::Protocol, reason });
+    }
+    Ok(Identity {
+        session: SessionRef { gateway: link.gateway, session: open.session },
+        kind,
+        user: open.user,
+        device: open.device,
+        generation: open.generation,
+    })
+}
+
+fn warn(link: &Link, problem: &str) {
+    if let Some(held_back) = link.warn.pass() {
+        tracing::warn!(gateway = %link.name, held_back, "{problem}");
+    }
+}

@@ -1,0 +1,422 @@
+//! One Session as a pure state machine: frames of its client and answers of owners go in, what is
+//! to be sent comes out. No I/O, no clock.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use edgeway_proto::{
+    AckStatus, Class, CloseCode, DecodeError, ErrorCode, RawFrame, Seq, Text,
+    frame::{
+        self, Ack, Error, FIRST_SKIPPED_KIND, History, Leave, Members, Send, join_flag, split,
+    },
+    link::{self, Stream},
+    rooms::{self, SessionRef, to_owner_item::Item},
+};
+
+use super::{owners::OwnerId, space::SessionType};
+use crate::roles::Role;
+
+/// What one Session may have waiting for the answer to a join: as much as the credit of its lanes,
+/// which is what its client can have sent.
+const PARKED_BYTES: usize = 128 * 1024;
+
+/// When a client may ask again for what could not be reached.
+pub(super) const RETRY_MS: u64 = 1_000;
+
+/// Who owns a name.
+pub(super) trait Route {
+    fn owner(&self, role: Role, room: &str) -> OwnerId;
+}
+
+/// What is to be sent.
+#[derive(Debug)]
+pub(super) enum Out {
+    /// To an owner, on a stream.
+    Owner(OwnerId, Stream, Item),
+    /// Frames for the client, on its signal lane.
+    Client(Bytes),
+}
+
+/// The Session cannot go on: what its client is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fatal {
+    pub(super) code: CloseCode,
+    pub(super) reason: String,
+}
+
+impl From<DecodeError> for Fatal {
+    fn from(e: DecodeError) -> Self {
+        Self { code: e.close_code(), reason: e.to_string() }
+    }
+}
+
+fn protocol(reason: &str) -> Fatal {
+    Fatal { code: CloseCode::Protocol, reason: reason.to_owned() }
+}
+
+/// Which Session, and whose.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) session: SessionRef,
+    pub(super) kind: SessionType,
+    pub(super) user: String,
+    pub(super) device: String,
+    pub(super) generation: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) identity: Identity,
+    rooms_max: usize,
+    groups: HashMap<u64, Group>,
+    /// Joins that their owners have not answered. Few, and each is answered once.
+    joins: Vec<Join>,
+    /// Frames for a group that may be the answer to one of `joins`, and what came after them, by
+    /// stream: an owner's answer may reach the client before it gets here.
+    parked: [VecDeque<(Class, RawFrame)>; 2],
+    parked_bytes: usize,
+}
+
+/// A group that the Session is in.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    owner: OwnerId,
+    /// Someone else's inbox.
+    foreign: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Join {
+    request: u64,
+    group: Group,
+}
+
+/// Frames of one message that go to the same group, one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    group: u64,
+    owner: OwnerId,
+    start: usize,
+    end: usize,
+}
+
+/// What is to be done with a frame.
+enum Step {
+    /// It goes to the group's owner as it is.
+    Forward { group: u64, owner: OwnerId },
+    /// It was dealt with.
+    Done,
+    /// Its group may be one that is being joined.
+    Park,
+}
+
+impl Session {
+    pub(super) fn new(identity: Identity, rooms_max: usize) -> Self {
+        Self {
+            identity,
+            rooms_max,
+            groups: HashMap::new(),
+            joins: Vec::new(),
+            parked: Default::default(),
+            parked_bytes: 0,
+        }
+    }
+
+    /// Frames of the client, of one lane.
+    ///
+    /// # Errors
+    /// Frames that are none, or not of this lane: the Session ends.
+    pub(super) fn data(
+        &mut self,
+        route: &impl Route,
+        class: Class,
+        frames: &Bytes,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Fatal> {
+        let stream = stream_of(class);
+        let mut rest = frames.clone();
+        let mut at = 0;
+        let mut run: Option<Run> = None;
+        while let Some(raw) = split(&mut rest)? {
+            let (start, end) = (at, at + raw.whole.len());
+            at = end;
+            let behind_parked = !self.parked[stream as usize].is_empty();
+            let before = out.len();
+            let step =
+                if behind_parked { Step::Park } else { self.frame(route, class, &raw, out)? };
+            match (step, &mut run) {
+                (Step::Forward { group, .. }, Some(run)) if run.group == group => run.end = end,
+                (step, _) => {
+                    // In front of what this frame put out: a leave follows what was sent before it.
+                    if let Some(run) = run.take() {
+                        out.insert(before, self.forward_run(run, stream, frames));
+                    }
+                    match step {
+                        Step::Forward { group, owner } => {
+                            run = Some(Run { group, owner, start, end })
+                        }
+                        Step::Park => self.park(class, raw)?,
+                        Step::Done => {}
+                    }
+                }
+            }
+        }
+        out.extend(run.map(|run| self.forward_run(run, stream, frames)));
+        if rest.is_empty() { Ok(()) } else { Err(protocol("a frame is cut off")) }
+    }
+
+    fn forward_run(&self, run: Run, stream: Stream, frames: &Bytes) -> Out {
+        self.forward(run.group, run.owner, stream, frames.slice(run.start..run.end))
+    }
+
+    fn forward(&self, group: u64, owner: OwnerId, stream: Stream, frames: Bytes) -> Out {
+        let session = Some(self.identity.session);
+        Out::Owner(owner, stream, Item::Frames(rooms::Frames { session, group, frames }))
+    }
+
+    fn park(&mut self, class: Class, raw: RawFrame) -> Result<(), Fatal> {
+        self.parked_bytes += raw.whole.len();
+        if self.parked_bytes > PARKED_BYTES {
+            let reason = "too much waits for the owner of a room".to_owned();
+            return Err(Fatal { code: CloseCode::BackendUnavailable, reason });
+        }
+        self.parked[stream_of(class) as usize].push_back((class, raw));
+        Ok(())
+    }
+
+    /// Goes on with what was parked, as far as it can.
+    ///
+    /// # Errors
+    /// As [`Self::data`].
+    pub(super) fn unpark(
+        &mut self,
+        route: &impl Route,
+        stream: Stream,
+        out: &mut Vec<Out>,
+    ) -> Result<(), Fatal> {
+        while let Some((class, raw)) = self.parked[stream as usize].pop_front() {
+            match self.frame(route, class, &raw, out)? {
+                Step::Forward { group, owner } => {
+                    out.push(self.forward(group, owner, stream, raw.whole.clone()));
+                }
+                Step::Done => {}
+                Step::Park => {
+                    self.parked[stream as usize].push_front((class, raw));
+                    return Ok(());
+                }
+            }
+            self.parked_bytes -= raw.whole.len();
+        }
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        route: &impl Route,
+        class: Class,
+        raw: &RawFrame,
+        out: &mut Vec<Out>,
+    ) -> Result<Step, Fatal> {
+        let body = raw.body.clone();
+        if raw.kind == Send::KIND {
+            return self.send(class, &Send::parse(body)?, out);
+        }
+        if raw.kind >= FIRST_SKIPPED_KIND {
+            return Ok(Step::Done);
+        }
+        if class != Class::Signal {
+            return Err(protocol("only messages travel on the lanes of binary and chat"));
+        }
+        match raw.kind {
+            frame::Join::KIND => self.join(route, &frame::Join::parse(body)?, out),
+            Leave::KIND => self.leave(&Leave::parse(body)?, out),
+            History::KIND => {
+                let History { request, group, .. } = History::parse(body)?;
+                self.request(request, group, out)
+            }
+            Members::KIND => {
+                let Members { request, group, .. } = Members::parse(body)?;
+                self.request(request, group, out)
+            }
+            kind => Err(DecodeError::UnknownKind(kind).into()),
+        }
+    }
+
+    fn send(&self, class: Class, send: &Send, out: &mut Vec<Out>) -> Result<Step, Fatal> {
+        if send.class != class {
+            return Err(protocol("a message's class must be its lane's"));
+        }
+        if let Some(Group { owner, .. }) = self.groups.get(&send.group) {
+            return Ok(Step::Forward { group: send.group, owner: *owner });
+        }
+        if !self.joins.is_empty() {
+            return Ok(Step::Park);
+        }
+        let ack = Ack {
+            group: send.group,
+            class,
+            id: send.id,
+            status: AckStatus::Refused,
+            seq: Seq::ZERO,
+            expected: 0,
+        };
+        // The error comes first: it says why (WIRE.md, sending).
+        out.push(error(0, ErrorCode::NotJoined, "this group is not joined"));
+        out.push(Out::Client(ack.to_bytes()));
+        Ok(Step::Done)
+    }
+
+    fn join(
+        &mut self,
+        route: &impl Route,
+        join: &frame::Join,
+        out: &mut Vec<Out>,
+    ) -> Result<Step, Fatal> {
+        if join.request == 0 {
+            return Err(protocol("a request's number must not be 0"));
+        }
+        if self.groups.len() + self.joins.len() >= self.rooms_max {
+            let detail = format!("at most {} rooms at a time", self.rooms_max);
+            out.push(error(join.request, ErrorCode::TooManyRooms, detail));
+            return Ok(Step::Done);
+        }
+        let send_only = join.flags & join_flag::SEND_ONLY != 0;
+        let identity = &self.identity;
+        let place = match identity.kind.place(&identity.user, &join.room, send_only) {
+            Ok(place) => place,
+            Err((code, detail)) => {
+                out.push(error(join.request, code, detail));
+                return Ok(Step::Done);
+            }
+        };
+        let owner = route.owner(identity.kind.owner(), &place.room);
+        let group = Group { owner, foreign: place.foreign };
+        self.joins.push(Join { request: join.request, group });
+        let item = rooms::Join {
+            session: Some(identity.session),
+            request: join.request,
+            room: place.room,
+            asked: join.room.to_string(),
+            user: identity.user.clone(),
+            device: identity.device.clone(),
+            generation: identity.generation,
+            flags: join.flags,
+            have: join.positions.iter().map(|(class, seq)| have(*class, *seq)).collect(),
+        };
+        out.push(Out::Owner(owner, Stream::Control, Item::Join(item)));
+        Ok(Step::Done)
+    }
+
+    fn leave(&mut self, leave: &Leave, out: &mut Vec<Out>) -> Result<Step, Fatal> {
+        let (request, group) = (leave.request, leave.group);
+        let Some(Group { owner, .. }) = self.groups.remove(&group) else {
+            return Ok(self.unknown(request, out));
+        };
+        let session = Some(self.identity.session);
+        let item = Item::Leave(rooms::Leave { session, request, group });
+        out.push(Out::Owner(owner, Stream::Control, item));
+        Ok(Step::Done)
+    }
+
+    fn request(&self, request: u64, group: u64, out: &mut Vec<Out>) -> Result<Step, Fatal> {
+        match self.groups.get(&group) {
+            Some(Group { foreign: true, .. }) => {
+                let detail = "another user's inbox can only be sent to";
+                out.push(error(request, ErrorCode::Forbidden, detail));
+                Ok(Step::Done)
+            }
+            Some(Group { owner, .. }) => Ok(Step::Forward { group, owner: *owner }),
+            None => Ok(self.unknown(request, out)),
+        }
+    }
+
+    fn unknown(&self, request: u64, out: &mut Vec<Out>) -> Step {
+        if !self.joins.is_empty() {
+            return Step::Park;
+        }
+        out.push(error(request, ErrorCode::NotJoined, "this group is not joined"));
+        Step::Done
+    }
+
+    /// An owner let the Session in. `false`: it was not asked to (any more).
+    pub(super) fn joined(&mut self, owner: OwnerId, request: u64, group: u64) -> bool {
+        let join = self.answered(owner, request);
+        if let Some(join) = &join {
+            self.groups.insert(group, join.group);
+        }
+        join.is_some()
+    }
+
+    /// An owner did not let the Session in, or could not be asked. `false`: it was not asked to.
+    pub(super) fn refused(&mut self, owner: OwnerId, request: u64) -> bool {
+        self.answered(owner, request).is_some()
+    }
+
+    fn answered(&mut self, owner: OwnerId, request: u64) -> Option<Join> {
+        let asked = |join: &Join| join.request == request && join.group.owner == owner;
+        let at = self.joins.iter().position(asked)?;
+        Some(self.joins.remove(at))
+    }
+
+    /// An owner says that the Session is out of a group.
+    pub(super) fn left(&mut self, owner: OwnerId, group: u64) {
+        if self.groups.get(&group).is_some_and(|g| g.owner == owner) {
+            self.groups.remove(&group);
+        }
+    }
+
+    /// The streams on which something is parked.
+    pub(super) fn parked(&self) -> impl Iterator<Item = Stream> + '_ {
+        let waits = |stream: &Stream| !self.parked[*stream as usize].is_empty();
+        [Stream::Control, Stream::Bulk].into_iter().filter(waits)
+    }
+
+    /// Whether any of the groups is an owner's.
+    pub(super) fn depends_on(&self, owner: OwnerId) -> bool {
+        self.groups.values().any(|group| group.owner == owner)
+    }
+
+    /// Gives up the joins that an owner has not answered.
+    pub(super) fn give_up(&mut self, owner: OwnerId, out: &mut Vec<Out>) {
+        self.joins.retain(|join| {
+            let lost = join.group.owner == owner;
+            if lost {
+                out.push(unavailable(join.request, RETRY_MS));
+            }
+            !lost
+        });
+    }
+
+    /// What its owners must hear when it ends. Joins that are not answered yet end with the answer.
+    pub(super) fn leaves(&self) -> Vec<(OwnerId, Item)> {
+        let session = Some(self.identity.session);
+        let leave = |(group, g): (&u64, &Group)| {
+            (g.owner, Item::Leave(rooms::Leave { session, request: 0, group: *group }))
+        };
+        self.groups.iter().map(leave).collect()
+    }
+}
+
+/// The stream of a link that carries a class.
+const fn stream_of(class: Class) -> Stream {
+    match class {
+        Class::Signal => Stream::Control,
+        Class::Binary | Class::Chat => Stream::Bulk,
+    }
+}
+
+fn have(class: Class, seq: Seq) -> rooms::Have {
+    rooms::Have { class: link::Class::from(class).into(), position: Some(seq.into()) }
+}
+
+fn error(request: u64, code: ErrorCode, detail: impl Into<String>) -> Out {
+    let detail = Text::from(detail.into());
+    Out::Client(Error { request, code: code.code(), retry_after_ms: 0, detail }.to_bytes())
+}
+
+/// The error of a join whose owner cannot be reached.
+pub(super) fn unavailable(request: u64, retry_after_ms: u64) -> Out {
+    let code = ErrorCode::Unavailable.code();
+    let detail = Text::from_static("the room cannot be reached now");
+    Out::Client(Error { request, code, retry_after_ms, detail }.to_bytes())
+}

@@ -1,0 +1,250 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use bytes::{Bytes, BytesMut};
+use edgeway_proto::{
+    AckStatus, Class, CloseCode, ErrorCode, Frame, Text,
+    frame::{self, History, Join, Leave, Members, Send, join_flag, split},
+    link::Stream,
+    rooms::{SessionRef, to_owner_item::Item},
+};
+
+use super::{
+    owners::OwnerId,
+    session::{Fatal, Identity, Out, Route, Session},
+    space::SessionType,
+};
+use crate::roles::Role;
+
+struct TwoOwners;
+
+const ROOMS: OwnerId = OwnerId::test(0);
+const INBOXES: OwnerId = OwnerId::test(1);
+
+impl Route for TwoOwners {
+    fn owner(&self, role: Role, _: &str) -> OwnerId {
+        if role == Role::Room { ROOMS } else { INBOXES }
+    }
+}
+
+fn session(kind: SessionType) -> Session {
+    let identity = Identity {
+        session: SessionRef { gateway: 1, session: 2 },
+        kind,
+        user: "ada".into(),
+        device: "phone".into(),
+        generation: 7,
+    };
+    Session::new(identity, 3)
+}
+
+fn encode(frames: &[Frame]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    for frame in frames {
+        frame.encode(&mut bytes);
+    }
+    bytes.freeze()
+}
+
+/// What comes out, in short: the stream and item for an owner, or the frames for the client.
+fn drive(session: &mut Session, class: Class, frames: &[Frame]) -> Vec<String> {
+    let mut out = Vec::new();
+    session.data(&TwoOwners, class, &encode(frames), &mut out).unwrap();
+    out.iter().map(describe).collect()
+}
+
+fn describe(out: &Out) -> String {
+    match out {
+        Out::Owner(_, _, Item::Join(join)) => format!("join {} as {}", join.request, join.room),
+        Out::Owner(_, _, Item::Leave(leave)) => format!("leave {}", leave.group),
+        Out::Owner(_, stream, Item::Frames(frames)) => {
+            let stream = if *stream == Stream::Control { "control" } else { "bulk" };
+            format!("{} frames for {} on {stream}", parse(&frames.frames).len(), frames.group)
+        }
+        Out::Owner(_, _, Item::Hello(_)) => panic!("a Session never says hello"),
+        Out::Client(frames) => match &parse(frames)[..] {
+            [Frame::Error(e)] => {
+                format!("error {} {}", e.request, ErrorCode::from_code(e.code).name())
+            }
+            [Frame::Ack(ack)] if ack.status == AckStatus::Refused => format!("refused {}", ack.id),
+            other => panic!("{other:?}"),
+        },
+    }
+}
+
+fn parse(frames: &Bytes) -> Vec<Frame> {
+    let mut frames = frames.clone();
+    std::iter::from_fn(|| split(&mut frames).unwrap()).map(|raw| raw.parse().unwrap()).collect()
+}
+
+fn join(request: u64, room: &str) -> Frame {
+    Join { request, room: Text::from(room), ..Join::default() }.into()
+}
+
+fn send(group: u64, id: u64) -> Frame {
+    Send { group, id, ..Send::default() }.into()
+}
+
+fn chat(group: u64, id: u64) -> Frame {
+    Send { group, id, class: Class::Chat, ..Send::default() }.into()
+}
+
+fn fatal(session: &mut Session, class: Class, frames: Bytes) -> CloseCode {
+    let Fatal { code, .. } = session.data(&TwoOwners, class, &frames, &mut Vec::new()).unwrap_err();
+    code
+}
+
+#[test]
+fn frames_of_a_joined_group_go_to_its_owner_in_one_piece_and_others_are_refused() {
+    let mut session = session(SessionType::Chat);
+    assert_eq!(drive(&mut session, Class::Signal, &[join(1, "maths")]), ["join 1 as chat:maths"]);
+    assert!(session.joined(ROOMS, 1, 7));
+    let frames = [send(7, 1), send(7, 2), send(8, 1), send(7, 3)];
+    assert_eq!(
+        drive(&mut session, Class::Signal, &frames),
+        [
+            "2 frames for 7 on control",
+            "error 0 not_joined",
+            "refused 1",
+            "1 frames for 7 on control",
+        ]
+    );
+    assert_eq!(drive(&mut session, Class::Chat, &[chat(7, 1)]), ["1 frames for 7 on bulk"]);
+}
+
+#[test]
+fn what_was_sent_before_a_leave_arrives_before_it_and_what_comes_after_is_refused() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths")]);
+    session.joined(ROOMS, 1, 7);
+    let leave = || Leave { request: 2, group: 7 }.into();
+    assert_eq!(
+        drive(&mut session, Class::Signal, &[send(7, 1), leave(), send(7, 2), leave()]),
+        [
+            "1 frames for 7 on control",
+            "leave 7",
+            "error 0 not_joined",
+            "refused 2",
+            "error 2 not_joined",
+        ]
+    );
+}
+
+#[test]
+fn frames_that_come_before_the_owners_answer_wait_for_it_in_order() {
+    let mut session = session(SessionType::Chat);
+    let frames = [join(1, "maths"), send(7, 1), join(2, "physics"), send(7, 2)];
+    assert_eq!(drive(&mut session, Class::Signal, &frames), ["join 1 as chat:maths"]);
+    assert_eq!(session.parked().collect::<Vec<_>>(), [Stream::Control]);
+    session.joined(ROOMS, 1, 7);
+    let mut out = Vec::new();
+    session.unpark(&TwoOwners, Stream::Control, &mut out).unwrap();
+    assert_eq!(
+        out.iter().map(describe).collect::<Vec<_>>(),
+        ["1 frames for 7 on control", "join 2 as chat:physics", "1 frames for 7 on control"]
+    );
+    assert_eq!(session.parked().count(), 0);
+}
+
+#[test]
+fn frames_that_waited_for_a_join_that_fails_are_refused() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths"), send(7, 1)]);
+    assert!(session.refused(ROOMS, 1));
+    assert!(!session.refused(ROOMS, 1), "each join is answered once");
+    let mut out = Vec::new();
+    session.unpark(&TwoOwners, Stream::Control, &mut out).unwrap();
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["error 0 not_joined", "refused 1"]);
+}
+
+#[test]
+fn a_session_that_pipelines_without_end_is_closed_and_not_buffered() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths")]);
+    let payload =
+        frame::Send { group: 7, payload: Bytes::from(vec![0; 50_000]).into(), ..Send::default() };
+    let frames = encode(&[payload.clone().into(), payload.clone().into(), payload.into()]);
+    assert_eq!(fatal(&mut session, Class::Signal, frames), CloseCode::BackendUnavailable);
+}
+
+#[test]
+fn rooms_above_the_limit_are_refused_until_one_is_left() {
+    let mut session = session(SessionType::Chat);
+    for n in 1..=3 {
+        drive(&mut session, Class::Signal, &[join(n, &format!("room-{n}"))]);
+        session.joined(ROOMS, n, n);
+    }
+    assert_eq!(drive(&mut session, Class::Signal, &[join(4, "more")]), ["error 4 too_many_rooms"]);
+    drive(&mut session, Class::Signal, &[Leave { request: 5, group: 1 }.into()]);
+    assert_eq!(drive(&mut session, Class::Signal, &[join(6, "more")]), ["join 6 as chat:more"]);
+}
+
+#[test]
+fn another_users_inbox_can_be_sent_to_and_not_be_looked_into() {
+    let mut session = session(SessionType::Im);
+    let to_bob =
+        Join { request: 1, flags: join_flag::SEND_ONLY, room: "bob".into(), positions: vec![] };
+    assert_eq!(drive(&mut session, Class::Signal, &[to_bob.into()]), ["join 1 as im:bob"]);
+    session.joined(INBOXES, 1, 9);
+    let history = History { request: 2, group: 9, ..History::default() };
+    let members = Members { request: 3, group: 9, ..Members::default() };
+    assert_eq!(
+        drive(&mut session, Class::Signal, &[send(9, 1), history.into(), members.into()]),
+        ["1 frames for 9 on control", "error 2 forbidden", "error 3 forbidden"]
+    );
+    assert_eq!(drive(&mut session, Class::Signal, &[join(4, "bob")]), ["error 4 forbidden"]);
+}
+
+#[test]
+fn frames_that_break_the_protocol_end_the_session() {
+    let mut session = session(SessionType::Chat);
+    let cut = encode(&[join(1, "maths")]);
+    assert_eq!(fatal(&mut session, Class::Signal, cut.slice(..cut.len() - 1)), CloseCode::Protocol);
+    let wrong_lane = encode(&[chat(7, 1)]);
+    assert_eq!(fatal(&mut session, Class::Signal, wrong_lane), CloseCode::Protocol);
+    let request_on_chat = encode(&[join(1, "maths")]);
+    assert_eq!(fatal(&mut session, Class::Chat, request_on_chat), CloseCode::Protocol);
+    let answer = encode(&[frame::Left::default().into()]);
+    assert_eq!(fatal(&mut session, Class::Signal, answer), CloseCode::UnknownFrame);
+    let truncated = Bytes::from_static(&[Join::KIND, 1, 1]);
+    assert_eq!(fatal(&mut session, Class::Signal, truncated), CloseCode::Protocol);
+    let skipped = Bytes::from_static(&[0xc0, 1, 1]);
+    assert!(session.data(&TwoOwners, Class::Signal, &skipped, &mut Vec::new()).is_ok());
+}
+
+#[test]
+fn a_lost_owner_fails_its_joins_and_takes_only_sessions_of_its_groups_along() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths"), join(2, "physics")]);
+    session.joined(ROOMS, 1, 7);
+    let mut out = Vec::new();
+    session.give_up(INBOXES, &mut out);
+    assert!(out.is_empty() && !session.depends_on(INBOXES));
+    session.give_up(ROOMS, &mut out);
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["error 2 unavailable"]);
+    assert!(session.depends_on(ROOMS));
+    session.left(INBOXES, 7);
+    assert_eq!(session.leaves().len(), 1, "only the group's own owner can take it");
+    session.left(ROOMS, 7);
+    assert!(session.leaves().is_empty());
+}
+
+#[test]
+fn rooms_are_spread_over_owners_and_move_only_to_a_new_one() {
+    use super::owners::rendezvous;
+    let spread = |names: &[&str], rooms: &[String]| -> Vec<usize> {
+        let seeds: Vec<_> = names.iter().map(|name| super::owners::seed(name)).collect();
+        rooms
+            .iter()
+            .map(|room| rendezvous(seeds.iter().copied().enumerate(), room).unwrap())
+            .collect()
+    };
+    let two = ["127.0.0.1:1", "127.0.0.1:2"];
+    let three = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+    let rooms: Vec<_> = (0..3_000).map(|i| format!("chat:room-{i}")).collect();
+    let (before, after) = (spread(&two, &rooms), spread(&three, &rooms));
+    for owner in 0..3 {
+        let share = after.iter().filter(|at| **at == owner).count();
+        assert!((800..1_200).contains(&share), "{share} of 3,000 rooms on one of three owners");
+    }
+    assert!(before.iter().zip(&after).all(|(before, after)| before == after || *after == 2));
+}

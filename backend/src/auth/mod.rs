@@ -1,0 +1,199 @@
+//! Who may log in: the gRPC service that the gateway asks once for each login.
+
+mod generations;
+mod names;
+mod password;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use edgeway_proto::{
+    CloseCode,
+    auth::{
+        Accepted, LoginRequest, LoginResponse, Rejected, auth_server::Auth as AuthService,
+        login_response::Result as Verdict,
+    },
+    frame::method,
+    limits,
+};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use self::generations::Generations;
+pub(crate) use self::names::{check_name, check_user};
+pub use self::password::{HashProblem, PasswordHash};
+use crate::config;
+
+/// How long a login may wait for its turn: a client gives a login up soon after.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Logins that may wait for their turn. At 20 ms a hash this is what `WAIT` lets through on one
+/// core several times over; above it clients are told to come back.
+const WAITING: usize = 2_000;
+
+/// The service of the config's `auth.mode`.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    mode: config::Auth,
+    /// Hashing takes a core and 19 MiB for each login: as many at a time as there are cores.
+    hashing: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// What a login of an unknown user is checked against, so that it takes as long.
+    decoy: Option<PasswordHash>,
+    generations: Generations,
+}
+
+/// A login that is refused: the client's close code and a reason for a person.
+type Refusal = (CloseCode, &'static str);
+
+impl Auth {
+    /// The service for a mode.
+    #[must_use]
+    pub fn new(mode: config::Auth) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let decoy = match &mode {
+            config::Auth::Development => None,
+            config::Auth::Passwords(users) => users.values().max_by_key(|h| h.cost()).cloned(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                mode,
+                hashing: Arc::new(Semaphore::new(cores)),
+                waiting: AtomicUsize::new(0),
+                decoy,
+                generations: Generations::default(),
+            }),
+        }
+    }
+
+    async fn decide(&self, request: LoginRequest) -> Result<Accepted, Refusal> {
+        check_user(&request.user).map_err(|_| {
+            (
+                CloseCode::LoginFailed,
+                "the user's name must be 1 to 128 bytes, without control characters or /",
+            )
+        })?;
+        check_name(&request.device).map_err(|_| {
+            (
+                CloseCode::LoginFailed,
+                "the device's name must be 1 to 128 bytes, without control characters",
+            )
+        })?;
+        match &self.shared.mode {
+            config::Auth::Development if request.method == method::DEVELOPMENT => {}
+            config::Auth::Development => {
+                return Err((
+                    CloseCode::LoginFailed,
+                    "this server has development logins only (method 0)",
+                ));
+            }
+            config::Auth::Passwords(_) if request.method == method::PASSWORD => {
+                self.check_password(&request).await?;
+            }
+            config::Auth::Passwords(_) => {
+                return Err((
+                    CloseCode::LoginFailed,
+                    "this server has logins by password only (method 1)",
+                ));
+            }
+        }
+        let generation = self.shared.generations.next(&request.user, &request.device, now_ms());
+        Ok(Accepted { user: request.user, expires_ms: 0, generation })
+    }
+
+    async fn check_password(&self, request: &LoginRequest) -> Result<(), Refusal> {
+        const REFUSED: Refusal = (CloseCode::LoginFailed, "wrong user or password");
+        let config::Auth::Passwords(users) = &self.shared.mode else { return Err(REFUSED) };
+        if request.secret.len() > limits::SECRET_BYTES {
+            return Err((CloseCode::LoginFailed, "the password is too long"));
+        }
+        let known = users.get(&request.user);
+        let Some(hash) = known.or(self.shared.decoy.as_ref()).cloned() else { return Err(REFUSED) };
+        let known = known.is_some();
+        let turn = self.turn().await?;
+        let secret = request.secret.clone();
+        let right = tokio::task::spawn_blocking(move || {
+            let right = hash.verify(&secret);
+            drop(turn);
+            right
+        });
+        match right.await {
+            Ok(true) if known => Ok(()),
+            Ok(_) => Err(REFUSED),
+            Err(_) => Err((CloseCode::AuthUnavailable, "the login could not be checked")),
+        }
+    }
+
+    async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
+        const BUSY: Refusal = (CloseCode::AuthUnavailable, "too many logins at a time");
+        let _waiting = Waiting::enter(&self.shared.waiting).ok_or(BUSY)?;
+        let turn = Arc::clone(&self.shared.hashing).acquire_owned();
+        match tokio::time::timeout(WAIT, turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(BUSY),
+        }
+    }
+}
+
+/// One of the logins that wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicUsize) -> Option<Self> {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        // Made before the check, so that refusing takes the count back too.
+        let waiting = Self(count);
+        metrics::gauge!("edgeway_auth_waiting").set(before as f64);
+        (before < WAITING).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for Auth {
+    async fn login(
+        &self,
+        request: Request<LoginRequest>,
+    ) -> Result<Response<LoginResponse>, Status> {
+        let request = request.into_inner();
+        let (user, remote) = (request.user.clone(), request.remote.clone());
+        let result = match self.decide(request).await {
+            Ok(accepted) => {
+                metrics::counter!("edgeway_auth_logins_total", "result" => "accepted").increment(1);
+                Verdict::Accepted(accepted)
+            }
+            Err((code, reason)) => {
+                metrics::counter!("edgeway_auth_logins_total", "result" => code.name())
+                    .increment(1);
+                tracing::info!(%user, %remote, %code, reason, "login refused");
+                Verdict::Rejected(Rejected {
+                    code: u32::try_from(code.code()).unwrap_or_default(),
+                    reason: reason.to_owned(),
+                })
+            }
+        };
+        Ok(Response::new(LoginResponse { result: Some(result) }))
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

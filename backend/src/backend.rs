@@ -1,0 +1,297 @@
+//! One backend process: the sole place where its parts are put together.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use edgeway_proto::{
+    auth::auth_server::AuthServer,
+    link::{Welcome, backend_server::BackendServer},
+    rooms::rooms_server::RoomsServer,
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::{Access, Node, Owners},
+    auth::Auth,
+    config::{Config, ConfigProblem, HistorySync},
+    http2,
+    links::{LinkService, Links},
+    roles::{Role, Roles},
+    room::Kind,
+    shard::{Gateways, Owner, OwnerConfig},
+    store::{Durability, Embedded, EmbeddedOptions, Store, StoreError},
+    uplink::{Dialler, UplinkService},
+};
+
+/// How long the owners may take to append and answer what they hold, when they stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long peers may then take to read what is queued for them.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Why a backend does not start. All are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The config does not fit the roles.
+    #[error("the config does not fit the roles: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Config(Vec<ConfigProblem>),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("cannot open the store in {dir}: {source}")]
+    Store {
+        /// `backend.data_dir`.
+        dir: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// An owner's address cannot be dialled.
+    #[error("`{address}` is no address to dial: {source}")]
+    Address {
+        /// From `nodes.room` or `nodes.peer`.
+        address: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A backend that is bound and opened, and serves once it runs.
+pub struct Backend {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    links: Links,
+    access: Option<Access>,
+    auth: Option<Auth>,
+    room: Option<Owner>,
+    peer: Option<Owner>,
+    store: Option<Arc<dyn Store>>,
+    /// The owners' tasks, which stop before those that carry their answers.
+    owner_tasks: TaskTracker,
+    stop_owners: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Whether a backend is ready, asked from beside it. Cheap to clone.
+#[derive(Clone)]
+pub struct Readiness(Option<std::sync::Weak<crate::access::Inner>>);
+
+impl Readiness {
+    /// Ready to serve.
+    ///
+    /// # Errors
+    /// What is missing, for a person.
+    pub fn ready(&self) -> Result<(), String> {
+        let Some(access) = &self.0 else { return Ok(()) };
+        let Some(access) = Access::upgrade(access) else { return Err("stopped".to_owned()) };
+        let lost = access.owners().unreachable();
+        if lost.is_empty() { Ok(()) } else { Err(format!("not reached: {}", lost.join(", "))) }
+    }
+}
+
+/// What the config lacks for a process to have these roles. [`Backend::start`] asks by itself.
+#[must_use]
+pub fn check_roles(config: &Config, roles: Roles) -> Vec<ConfigProblem> {
+    let mut problems = Vec::new();
+    for (role, nodes) in [(Role::Room, &config.nodes.room), (Role::Peer, &config.nodes.peer)] {
+        if roles.has(Role::Access) && nodes.is_empty() && !roles.has(role) {
+            let role = role.name();
+            problems.push(ConfigProblem {
+                key: format!("nodes.{role}"),
+                problem: format!(
+                    "is empty, so that access has no {role} to pass anything on to; list the \
+                     addresses of processes with the role {role}, or give this one the role"
+                ),
+            });
+        }
+    }
+    problems
+}
+
+impl Backend {
+    /// Opens the store and binds the address. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where anything that the roles need cannot be had.
+    pub async fn start(config: Config, roles: Roles) -> Result<Self, StartError> {
+        let problems = check_roles(&config, roles);
+        if !problems.is_empty() {
+            return Err(StartError::Config(problems));
+        }
+        let addr = config.listen;
+        let listen = |source| StartError::Listen { addr, source };
+        let listener = TcpListener::bind(addr).await.map_err(listen)?;
+        let local_addr = listener.local_addr().map_err(listen)?;
+        let welcome = Welcome { backend: random()?, name: config.name.clone() };
+        let links = Links::new(welcome);
+        let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
+        let store = if roles.has(Role::Room) || roles.has(Role::Peer) {
+            Some(open_store(&config).await?)
+        } else {
+            None
+        };
+        let start = |role, kind| {
+            let store = store.as_ref().filter(|_| roles.has(role))?;
+            let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
+            let (config, stop) = (owner_config(&config), stop_owners.clone());
+            Some(Owner::start(config, kind, Arc::clone(store), gateways, &owner_tasks, stop))
+        };
+        let room = start(Role::Room, Kind::Room);
+        let peer = start(Role::Peer, Kind::Inbox);
+        let tasks = TaskTracker::new();
+        let access = if roles.has(Role::Access) {
+            let owners = owners(&config, local_addr, room.as_ref(), peer.as_ref())?;
+            Some(Access::new(owners, config.rooms.per_session, tasks.clone()))
+        } else {
+            None
+        };
+        links.connect(access.clone(), room.iter().chain(&peer).cloned().collect());
+        let auth = roles.has(Role::Access).then(|| Auth::new(config.auth));
+        Ok(Self {
+            listener,
+            local_addr,
+            links,
+            access,
+            auth,
+            room,
+            peer,
+            store,
+            owner_tasks,
+            stop_owners,
+            tasks,
+        })
+    }
+
+    /// Where gateways and other backends dial to: the port that was given, where port 0 was asked for.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// For the health endpoint.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        Readiness(self.access.as_ref().map(Access::downgrade))
+    }
+
+    /// Serves until `shutdown`, and stops in order.
+    ///
+    /// # Errors
+    /// Where the server fails, which it does not by anything that a peer does.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), tonic::transport::Error> {
+        let stop_serving = CancellationToken::new();
+        if let Some(access) = &self.access {
+            for owner in access.owners().ids() {
+                self.tasks.spawn(Owners::keep(access.clone(), owner, stop_serving.clone()));
+            }
+        }
+        let link = LinkService::new(self.links.clone(), self.tasks.clone(), shutdown.clone());
+        let uplinks = self.store.is_some().then(|| {
+            let (room, peer) = (self.room.clone(), self.peer.clone());
+            UplinkService::new(room, peer, self.tasks.clone(), shutdown.clone())
+        });
+        let router = http2::server()
+            .add_service(BackendServer::new(link))
+            .add_optional_service(uplinks.clone().map(RoomsServer::new))
+            .add_optional_service(self.auth.map(AuthServer::new));
+        let stopped = stop_serving.clone().cancelled_owned();
+        let server = router.serve_with_incoming_shutdown(http2::incoming(self.listener), stopped);
+        let mut server = self.tasks.spawn(server);
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            // The server ends by itself only when it fails.
+            ended = &mut server => ended.unwrap_or(Ok(())),
+        };
+
+        // 1. New links are refused from here on, by the services. The owners append and answer what
+        //    they hold: what was acked is stored, and what is stored is acked where it can be.
+        self.stop_owners.cancel();
+        self.owner_tasks.close();
+        if tokio::time::timeout(DRAIN, self.owner_tasks.wait()).await.is_err() {
+            tracing::warn!("the owners did not stop in time; what they held is not acked");
+        }
+        // 2. The answers go out, and the links end: gateways tell clients to open anew.
+        self.links.finish();
+        if let Some(uplinks) = &uplinks {
+            uplinks.finish();
+        }
+        // 3. The server ends with its last connection, or is ended.
+        stop_serving.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(FLUSH, self.tasks.wait()).await.is_err() {
+            tracing::info!("peers did not close their connections in time");
+            server.abort();
+        }
+        // 4. The last users of the store go, and it closes; that blocks while it writes and syncs.
+        self.links.disconnect();
+        drop((self.access, self.room, self.peer, uplinks));
+        let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
+        ended
+    }
+}
+
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(StartError::Random)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let dir = config.data_dir.clone();
+    let durability = match config.history_sync {
+        HistorySync::Process => Durability::Process,
+        HistorySync::Disk => Durability::Disk,
+    };
+    let options = EmbeddedOptions { durability, slot: config.slot, ..EmbeddedOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, options)).await;
+    let opened = opened.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())));
+    let dir = config.data_dir.display().to_string();
+    Ok(Arc::new(opened.map_err(|source| StartError::Store { dir, source })?))
+}
+
+fn owner_config(config: &Config) -> OwnerConfig {
+    let mut owner =
+        OwnerConfig { create_rooms: config.rooms.create_on_join, ..OwnerConfig::default() };
+    owner.room.chat_per_second = config.rooms.chat_per_second;
+    owner.room.chat_batch = config.rooms.chat_batch;
+    owner.room.members_max = config.rooms.max_members;
+    owner
+}
+
+/// The owners that access passes things on to. One that is listed under this process's own address
+/// is reached without a detour by the network.
+fn owners(
+    config: &Config,
+    local_addr: SocketAddr,
+    room: Option<&Owner>,
+    peer: Option<&Owner>,
+) -> Result<Owners, StartError> {
+    let mut nodes = Vec::new();
+    let roles = [(Role::Room, &config.nodes.room, room), (Role::Peer, &config.nodes.peer, peer)];
+    for (role, listed, here) in roles {
+        if let (true, Some(owner)) = (listed.is_empty(), here) {
+            nodes.push(Node::here(role, String::new(), owner.clone()));
+        }
+        for address in listed {
+            let own = address.parse() == Ok(local_addr) || address.parse() == Ok(config.listen);
+            let node = match here {
+                Some(owner) if own => Node::here(role, address.clone(), owner.clone()),
+                _ => Node::there(role, address.clone(), dialler(config, address, role)?),
+            };
+            nodes.push(node);
+        }
+    }
+    Ok(Owners::new(nodes, random()?))
+}
+
+fn dialler(config: &Config, address: &str, role: Role) -> Result<Dialler, StartError> {
+    Dialler::new(address, config.name.clone(), role)
+        .map_err(|source| StartError::Address { address: address.to_owned(), source })
+}

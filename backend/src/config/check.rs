@@ -1,0 +1,257 @@
+//! The rules of single keys. Each either gives the value or notes a problem and gives the default,
+//! so that all problems are found in one pass.
+
+use std::{
+    collections::HashSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
+
+use edgeway_proto::limits;
+
+use super::{Auth, ConfigProblem, HistorySync, Nodes, RawAuth, RawNodes, RawRooms, Rooms};
+use crate::auth::{PasswordHash, check_name};
+
+/// What a screen can show; more is flicker and battery (SOURCE.md, freshness).
+const CHAT_PER_SECOND: i64 = 20;
+/// Short enough not to be seen, long enough that 500 talkers share a packet.
+const CHAT_BATCH_MS: i64 = 20;
+/// A class has 500, a large public lesson tens of thousands; above this a room costs its owner
+/// more memory than one process should bet on one name.
+const MAX_MEMBERS: i64 = 100_000;
+/// A teacher's app joins hundreds of rooms at once.
+const PER_SESSION: i64 = 1_000;
+
+/// The slot takes 6 bits of a group's handle.
+const SLOTS: RangeInclusive<i64> = 0..=63;
+
+#[derive(Default)]
+pub(super) struct Check {
+    problems: Vec<ConfigProblem>,
+}
+
+impl Check {
+    pub(super) fn finish<T>(self, value: T) -> Result<T, Vec<ConfigProblem>> {
+        if self.problems.is_empty() { Ok(value) } else { Err(self.problems) }
+    }
+
+    fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
+        self.problems.push(ConfigProblem { key: key.into(), problem: problem.into() });
+    }
+
+    pub(super) fn listen(&mut self, raw: Option<String>, default: SocketAddr) -> SocketAddr {
+        let Some(raw) = raw else { return default };
+        let Ok(addr) = raw.parse::<SocketAddr>() else {
+            self.problem(
+                "backend.listen",
+                format!("`{raw}` is not an address; write IP:PORT, such as 127.0.0.1:7400"),
+            );
+            return default;
+        };
+        if !addr.ip().is_loopback() {
+            self.problem(
+                "backend.listen",
+                format!(
+                    "{addr} can be reached from other machines, and links between machines need \
+                     certificates on both sides, which cannot be configured yet; listen on loopback, \
+                     such as 127.0.0.1:{}",
+                    addr.port()
+                ),
+            );
+        }
+        addr
+    }
+
+    pub(super) fn data_dir(&mut self, raw: Option<String>) -> PathBuf {
+        match raw {
+            Some(dir) if dir.is_empty() => {
+                self.problem(
+                    "backend.data_dir",
+                    "is empty; name a directory, such as \"edgeway-data\"",
+                );
+                PathBuf::new()
+            }
+            Some(dir) => dir.into(),
+            None => "edgeway-data".into(),
+        }
+    }
+
+    pub(super) fn slot(&mut self, raw: Option<i64>) -> u8 {
+        let slot = self.number("backend.slot", raw, 0, SLOTS);
+        u8::try_from(slot).unwrap_or_default()
+    }
+
+    pub(super) fn name(&mut self, raw: Option<String>) -> String {
+        let name = raw.unwrap_or_else(|| "backend".to_owned());
+        if let Err(problem) = check_name(&name) {
+            self.problem(
+                "backend.name",
+                format!("{problem}; it is a name for logs, such as \"room-1\""),
+            );
+        }
+        name
+    }
+
+    pub(super) fn history_sync(&mut self, raw: Option<&str>) -> HistorySync {
+        match raw {
+            None | Some("process") => HistorySync::Process,
+            Some("disk") => HistorySync::Disk,
+            Some(other) => {
+                self.problem(
+                    "history.sync",
+                    format!(
+                        "`{other}` is unknown; \"process\" survives the death of the process, \
+                         \"disk\" also the loss of power"
+                    ),
+                );
+                HistorySync::Process
+            }
+        }
+    }
+
+    pub(super) fn rooms(&mut self, raw: &RawRooms) -> Rooms {
+        let per_second =
+            self.number("rooms.chat_per_second", raw.chat_per_second, CHAT_PER_SECOND, 0..=100_000);
+        let batch = self.number("rooms.chat_batch_ms", raw.chat_batch_ms, CHAT_BATCH_MS, 1..=1_000);
+        let members = self.number("rooms.max_members", raw.max_members, MAX_MEMBERS, 1..=1_000_000);
+        let per_session =
+            self.number("rooms.per_session", raw.per_session, PER_SESSION, 1..=10_000);
+        let create_on_join = match raw.create.as_deref() {
+            None | Some("on_join") => true,
+            Some("api") => false,
+            Some(other) => {
+                self.problem(
+                    "rooms.create",
+                    format!(
+                        "`{other}` is unknown; \"on_join\" creates a room at its first join, \"api\" \
+                         only by API"
+                    ),
+                );
+                true
+            }
+        };
+        // The ranges above make the conversions exact.
+        Rooms {
+            chat_per_second: u32::try_from(per_second).unwrap_or_default(),
+            chat_batch: Duration::from_millis(batch.unsigned_abs()),
+            create_on_join,
+            max_members: usize::try_from(members).unwrap_or_default(),
+            per_session: usize::try_from(per_session).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn auth(&mut self, raw: RawAuth) -> Auth {
+        match raw.mode.as_deref() {
+            None | Some("development") => {
+                if !raw.users.is_empty() {
+                    self.problem(
+                        "auth.users",
+                        "has no effect with auth.mode = \"development\"; set auth.mode = \"passwords\"",
+                    );
+                }
+                Auth::Development
+            }
+            Some("passwords") => self.passwords(raw),
+            Some(other) => {
+                self.problem(
+                    "auth.mode",
+                    format!(
+                        "`{other}` is unknown; \"development\" lets anyone in, \"passwords\" those of \
+                         auth.users"
+                    ),
+                );
+                Auth::Development
+            }
+        }
+    }
+
+    fn passwords(&mut self, raw: RawAuth) -> Auth {
+        if raw.users.is_empty() {
+            self.problem(
+                "auth.users",
+                "is empty, so that nobody could log in; give each user an argon2id hash: \
+                 [auth.users] ada = \"$argon2id$v=19$...\"",
+            );
+        }
+        let mut users = std::collections::BTreeMap::new();
+        for (user, hash) in raw.users {
+            let key = format!("auth.users.{user}");
+            if let Err(problem) = check_name(&user) {
+                self.problem(&key, format!("the user's name {problem}"));
+            }
+            match PasswordHash::parse(&hash) {
+                Ok(hash) => {
+                    users.insert(user, hash);
+                }
+                Err(e) => self.problem(key, e.to_string()),
+            }
+        }
+        Auth::Passwords(users)
+    }
+
+    pub(super) fn nodes(&mut self, raw: RawNodes) -> Nodes {
+        Nodes {
+            room: self.addresses("nodes.room", raw.room),
+            peer: self.addresses("nodes.peer", raw.peer),
+            access: self.addresses("nodes.access", raw.access),
+        }
+    }
+
+    fn addresses(&mut self, key: &str, raw: Vec<String>) -> Vec<String> {
+        let mut seen = HashSet::new();
+        for (i, addr) in raw.iter().enumerate() {
+            if let Err(problem) = check_address(addr) {
+                self.problem(format!("{key}.{i}"), format!("`{addr}` {problem}"));
+            }
+            if !seen.insert(addr) {
+                self.problem(
+                    format!("{key}.{i}"),
+                    format!("`{addr}` is listed twice; once is enough"),
+                );
+            }
+        }
+        raw
+    }
+
+    fn number(
+        &mut self,
+        key: &str,
+        raw: Option<i64>,
+        default: i64,
+        range: RangeInclusive<i64>,
+    ) -> i64 {
+        match raw {
+            None => default,
+            Some(n) if range.contains(&n) => n,
+            Some(n) => {
+                self.problem(
+                    key,
+                    format!(
+                        "{n} is out of range; {} to {} are allowed, {default} is the default",
+                        range.start(),
+                        range.end()
+                    ),
+                );
+                default
+            }
+        }
+    }
+}
+
+/// HOST:PORT on loopback: what can be dialled without certificates.
+fn check_address(addr: &str) -> Result<(), String> {
+    let Some((host, port)) = addr.rsplit_once(':') else {
+        return Err("has no port; write HOST:PORT, such as 127.0.0.1:7400".to_owned());
+    };
+    if !port.parse::<u16>().is_ok_and(|p| p != 0) {
+        return Err(format!("has the port `{port}`; a port is a number from 1 to 65535"));
+    }
+    if host.is_empty() || addr.len() > limits::REASON_BYTES {
+        return Err("has no host, or one that is too long; write HOST:PORT".to_owned());
+    }
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    if host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()) {
+        return Ok(());
+    }
+    Err("is on another machine, and links between machines need certificates, which cannot be \
+         configured yet; only loopback addresses can be linked"
+        .to_owned())
+}

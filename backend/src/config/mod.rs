@@ -1,0 +1,125 @@
+//! The config: raw as it stands in the file, and [`Config`] as the program uses it. What is wrong
+//! is reported all at once, each problem with its key and what would be right.
+
+mod check;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use raw::{RawAuth, RawBackend, RawConfig, RawHistory, RawNodes, RawRooms};
+
+use crate::auth::PasswordHash;
+
+/// Where `edgeway up` listens for its own gateway: any free port of loopback.
+pub const LISTEN_UP: SocketAddr = loopback(0);
+
+/// Where `edgeway backend` listens by default.
+pub const LISTEN_BACKEND: SocketAddr = loopback(7400);
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
+}
+
+/// One thing that is wrong with the config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The dotted key, such as `rooms.chat_per_second`; of a list's item with its index,
+    /// `nodes.room.1`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.problem)
+    }
+}
+
+/// What a backend process runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gateways and other backends dial to.
+    pub listen: SocketAddr,
+    /// Directory of the embedded store.
+    pub data_dir: PathBuf,
+    /// Number of this process among those with embedded stores of their own: it keeps the group
+    /// handles that they allot apart.
+    pub slot: u8,
+    /// For logs, and told to gateways.
+    pub name: String,
+    /// What an ack promises.
+    pub history_sync: HistorySync,
+    /// The policy of rooms.
+    pub rooms: Rooms,
+    /// Who may log in.
+    pub auth: Auth,
+    /// The processes of each role.
+    pub nodes: Nodes,
+}
+
+/// What history survives once a message is acked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistorySync {
+    /// The death of the process.
+    Process,
+    /// The loss of power: each group commit waits for the disk.
+    Disk,
+}
+
+/// The policy of rooms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rooms {
+    /// Chat messages that a room forwards each second; 0 for all.
+    pub chat_per_second: u32,
+    /// Chat of a busy room goes out once in this time.
+    pub chat_batch: Duration,
+    /// Whether the first join brings a room into being.
+    pub create_on_join: bool,
+    /// Members of a room at most.
+    pub max_members: usize,
+    /// Rooms of a Session at most.
+    pub per_session: usize,
+}
+
+/// Who may log in.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// Anyone, under any name. For development.
+    Development,
+    /// These users, with their passwords.
+    Passwords(BTreeMap<String, PasswordHash>),
+}
+
+/// The processes of each role, HOST:PORT as configured. An empty role is this process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// Owners of rooms.
+    pub room: Vec<String>,
+    /// Owners of inboxes.
+    pub peer: Vec<String>,
+    /// Holders of Sessions.
+    pub access: Vec<String>,
+}
+
+/// Turns what the file says into what the program uses. `default_listen` is [`LISTEN_UP`] or
+/// [`LISTEN_BACKEND`].
+///
+/// # Errors
+/// Everything that is wrong, in the order of the sections.
+pub fn validate(raw: RawConfig, default_listen: SocketAddr) -> Result<Config, Vec<ConfigProblem>> {
+    let mut check = check::Check::default();
+    let config = Config {
+        listen: check.listen(raw.backend.listen, default_listen),
+        data_dir: check.data_dir(raw.backend.data_dir),
+        slot: check.slot(raw.backend.slot),
+        name: check.name(raw.backend.name),
+        history_sync: check.history_sync(raw.history.sync.as_deref()),
+        rooms: check.rooms(&raw.rooms),
+        auth: check.auth(raw.auth),
+        nodes: check.nodes(raw.nodes),
+    };
+    check.finish(config)
+}

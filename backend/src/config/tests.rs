@@ -1,0 +1,105 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn problems(raw: RawConfig) -> Vec<ConfigProblem> {
+    validate(raw, LISTEN_BACKEND).unwrap_err()
+}
+
+fn keys(raw: RawConfig) -> Vec<String> {
+    problems(raw).into_iter().map(|p| p.key).collect()
+}
+
+#[test]
+fn an_empty_config_is_a_working_one() {
+    let config = validate(RawConfig::default(), LISTEN_UP).unwrap();
+    assert_eq!(config.listen, LISTEN_UP);
+    assert_eq!(config.data_dir, PathBuf::from("edgeway-data"));
+    assert_eq!(config.rooms.chat_per_second, 20);
+    assert_eq!(config.rooms.per_session, 1_000);
+    assert!(config.rooms.create_on_join);
+    assert!(matches!(config.auth, Auth::Development));
+    assert_eq!(config.history_sync, HistorySync::Process);
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_key() {
+    let raw = RawConfig {
+        backend: RawBackend {
+            listen: Some("here".into()),
+            data_dir: Some(String::new()),
+            slot: Some(-1),
+            name: Some(String::new()),
+        },
+        history: RawHistory { sync: Some("maybe".into()) },
+        rooms: RawRooms {
+            chat_per_second: Some(-1),
+            chat_batch_ms: Some(0),
+            create: Some("never".into()),
+            max_members: Some(0),
+            per_session: Some(1_000_000),
+        },
+        auth: RawAuth { mode: Some("trust".into()), ..RawAuth::default() },
+        nodes: RawNodes {
+            room: vec!["127.0.0.1:1".into(), "nowhere".into(), "127.0.0.1:1".into()],
+            peer: vec!["127.0.0.1:0".into()],
+            access: vec!["10.0.0.1:7400".into()],
+        },
+    };
+    assert_eq!(
+        keys(raw),
+        [
+            "backend.listen",
+            "backend.data_dir",
+            "backend.slot",
+            "backend.name",
+            "history.sync",
+            "rooms.chat_per_second",
+            "rooms.chat_batch_ms",
+            "rooms.max_members",
+            "rooms.per_session",
+            "rooms.create",
+            "auth.mode",
+            "nodes.room.1",
+            "nodes.room.2",
+            "nodes.peer.0",
+            "nodes.access.0",
+        ]
+    );
+}
+
+#[test]
+fn listening_for_other_machines_without_certificates_is_refused_and_says_why() {
+    for listen in ["0.0.0.0:7400", "[::]:7400", "192.168.1.1:7400"] {
+        let raw = RawConfig {
+            backend: RawBackend { listen: Some(listen.into()), ..RawBackend::default() },
+            ..RawConfig::default()
+        };
+        let found = problems(raw);
+        assert_eq!(found[0].key, "backend.listen");
+        assert!(found[0].problem.contains("certificates"), "{}", found[0]);
+    }
+}
+
+#[test]
+fn passwords_must_be_argon2id_hashes() {
+    let with = |hash: &str| RawConfig {
+        auth: RawAuth {
+            mode: Some("passwords".into()),
+            users: [("ada".to_owned(), hash.to_owned())].into(),
+        },
+        ..RawConfig::default()
+    };
+    assert_eq!(keys(with("secret")), ["auth.users.ada"]);
+    assert!(problems(with("secret"))[0].problem.contains("argon2id"));
+    let good = PasswordHash::new(b"secret").unwrap().to_string();
+    assert!(validate(with(&good), LISTEN_BACKEND).is_ok());
+}
+
+#[test]
+fn hashes_are_not_printed() {
+    let hash = PasswordHash::new(b"secret").unwrap();
+    let raw = RawAuth { mode: None, users: [("ada".to_owned(), hash.to_string())].into() };
+    assert!(!format!("{raw:?}").contains("argon2"));
+    assert!(!format!("{hash:?}").contains("argon2"));
+}

@@ -1,0 +1,101 @@
+//! The roles that a backend process can have.
+
+use std::fmt;
+
+/// A role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Holds Sessions and answers logins.
+    Access,
+    /// Owns rooms.
+    Room,
+    /// Owns inboxes.
+    Peer,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Access, Self::Room, Self::Peer];
+
+    /// As in `--roles`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Room => "room",
+            Self::Peer => "peer",
+        }
+    }
+
+    fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+/// A role that this version does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a role of this version; there are access, room and peer")]
+pub struct UnknownRole(String);
+
+/// The roles of one process; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles([bool; Role::ALL.len()]);
+
+impl Roles {
+    /// Every role: what `edgeway up` runs.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self([true; Role::ALL.len()])
+    }
+
+    /// Exactly one.
+    #[must_use]
+    pub fn only(role: Role) -> Self {
+        Self(Role::ALL.map(|r| r == role))
+    }
+
+    /// Reads a list such as `access,room`.
+    ///
+    /// # Errors
+    /// Names the first that is not a role; an empty list names the empty one.
+    pub fn parse(list: &str) -> Result<Self, UnknownRole> {
+        let mut roles = [false; Role::ALL.len()];
+        for name in list.split(',').map(str::trim) {
+            let role = Role::find(name).ok_or_else(|| UnknownRole(name.to_owned()))?;
+            roles[role as usize] = true;
+        }
+        Ok(Self(roles))
+    }
+
+    /// Whether the process has the role.
+    #[must_use]
+    pub const fn has(self, role: Role) -> bool {
+        self.0[role as usize]
+    }
+}
+
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> =
+            Role::ALL.into_iter().filter(|role| self.has(*role)).map(Role::name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_list_of_roles_is_read_and_an_unknown_one_is_told_which_there_are() {
+        let roles = Roles::parse("access, room").unwrap();
+        assert!(roles.has(Role::Access) && roles.has(Role::Room) && !roles.has(Role::Peer));
+        assert_eq!(roles.to_string(), "access,room");
+        let problem = Roles::parse("room,binary").unwrap_err().to_string();
+        assert!(problem.contains("binary") && problem.contains("access, room and peer"));
+        assert!(Roles::parse("").is_err());
+        assert_eq!(Roles::only(Role::Peer), Roles::parse("peer").unwrap());
+    }
+}

@@ -1,0 +1,202 @@
+//! Chat: numbered after the policy has thinned it, published before it is stored.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame};
+
+use super::{
+    Effect, Effects, Now, Room, SessionId, config::RoomConfig, log::device_record,
+    policy::ChatPolicy, senders::Verdict,
+};
+
+/// The chat of a room.
+#[derive(Debug)]
+pub(crate) struct Chat {
+    epoch: u64,
+    published: u64,
+    /// Up to here the store has it, or never will.
+    settled: Seq,
+    /// Messages that the policy has shed in this epoch.
+    shed: u64,
+    policy: ChatPolicy,
+    waiting: Vec<Candidate>,
+    waiting_bytes: usize,
+    flushed: Option<Duration>,
+    batch: Duration,
+    /// Reused between ticks.
+    speakers: Vec<usize>,
+    chosen: Vec<bool>,
+}
+
+/// A message that waits for the next tick.
+#[derive(Debug)]
+struct Candidate {
+    session: SessionId,
+    sender: usize,
+    user: Text,
+    id: u64,
+    time_ms: u64,
+    expires_ms: u64,
+    payload: Bytes,
+}
+
+impl Chat {
+    pub(crate) fn new(epoch: u64, config: &RoomConfig, now: Now) -> Self {
+        Self {
+            epoch,
+            published: 0,
+            settled: Seq::new(epoch, 0),
+            shed: 0,
+            policy: ChatPolicy::new(config.chat_per_second, now.since_start),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            flushed: None,
+            batch: config.chat_batch,
+            speakers: Vec::new(),
+            chosen: Vec::new(),
+        }
+    }
+
+    /// The last position that is published.
+    pub(crate) fn head(&self) -> Seq {
+        Seq::new(self.epoch, self.published)
+    }
+
+    pub(crate) fn settled(&self) -> Seq {
+        self.settled
+    }
+
+    pub(crate) fn settle(&mut self, upto: Seq) {
+        self.settled = self.settled.max(upto);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && self.settled == self.head()
+    }
+
+    /// When the next batch is to be forwarded: at once after a pause.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let due = self.flushed.map_or(Duration::ZERO, |flushed| flushed + self.batch);
+        (!self.waiting.is_empty()).then_some(due)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn ack(&self, group: u64, id: u64, status: AckStatus, seq: Seq) -> frame::Ack {
+        frame::Ack { group, class: Class::Chat, id, status, seq, expected: 0 }
+    }
+}
+
+impl Room {
+    /// A chat message arrives: it competes at the next tick.
+    pub(super) fn offer_chat(
+        &mut self,
+        session: SessionId,
+        sender: usize,
+        user: Text,
+        send: frame::Send,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let (group, id) = (self.group, send.id);
+        if let Verdict::Repeat(seq) = self.senders.judge(sender, Class::Chat, id, false) {
+            let seq = seq.unwrap_or(Seq::ZERO);
+            fx.ack(session, &self.chat.ack(group, id, AckStatus::Duplicate, seq));
+            return;
+        }
+        if send.payload.0.len() > self.config.payload_bytes {
+            fx.refuse(session, &send, ErrorCode::TooLarge, "the payload is larger than allowed");
+            return;
+        }
+        self.senders.accept_chat(sender, id);
+        let chat = &mut self.chat;
+        let bytes = send.payload.0.len();
+        let late = send.expires_ms != 0 && send.expires_ms <= now.wall_ms;
+        if late
+            || chat.waiting.len() >= self.config.chat_waiting
+            || chat.waiting_bytes + bytes > self.config.chat_waiting_bytes
+        {
+            chat.shed += 1;
+            fx.ack(session, &chat.ack(group, id, AckStatus::Shed, Seq::ZERO));
+            return;
+        }
+        self.senders.hold(sender);
+        chat.waiting_bytes += bytes;
+        chat.waiting.push(Candidate {
+            session,
+            sender,
+            user,
+            id,
+            time_ms: now.wall_ms,
+            expires_ms: send.expires_ms,
+            payload: send.payload.0,
+        });
+    }
+
+    /// Forwards what the policy chooses of what waits, and sheds the rest.
+    pub(super) fn flush_chat(&mut self, now: Now, fx: &mut Effects) {
+        let chat = &mut self.chat;
+        let mut waiting = std::mem::take(&mut chat.waiting);
+        chat.waiting_bytes = 0;
+        chat.flushed = Some(now.since_start);
+        chat.speakers.clear();
+        chat.speakers.extend(waiting.iter().map(|c| c.sender));
+        chat.policy.choose(now.since_start, &chat.speakers, &mut chat.chosen);
+        let forwarded = chat.chosen.iter().filter(|yes| **yes).count();
+        chat.shed += (waiting.len() - forwarded) as u64;
+        let first = chat.head().next();
+        let mut frames = BytesMut::new();
+        let mut ends = Vec::with_capacity(forwarded);
+        for (candidate, _) in waiting.iter_mut().zip(&chat.chosen).filter(|(_, yes)| **yes) {
+            chat.published += 1;
+            candidate.deliver(self.group, chat.head(), chat.shed).encode(&mut frames);
+            ends.push(frames.len());
+        }
+        let frames = frames.freeze();
+        fx.publish(Class::Chat, first, &frames, ends.iter().copied());
+        let mut records = Vec::with_capacity(forwarded);
+        let (mut seq, mut start, mut ends) = (first, 0, ends.into_iter());
+        for (candidate, chosen) in waiting.iter().zip(&self.chat.chosen) {
+            let (sender, id) = (candidate.sender, candidate.id);
+            let (mut status, mut place) = (AckStatus::Shed, Seq::ZERO);
+            if *chosen {
+                (status, place) = (AckStatus::Accepted, seq);
+                let end = ends.next().unwrap_or(start);
+                let (time_ms, expires_ms) = (candidate.time_ms, candidate.expires_ms);
+                let device = self.senders.key(sender);
+                let frame = frames.slice(start..end);
+                records.push(device_record(seq, device, id, time_ms, expires_ms, "", frame));
+                self.senders.remember(sender, Class::Chat, id, seq);
+                (seq, start) = (seq.next(), end);
+            }
+            fx.ack(candidate.session, &self.chat.ack(self.group, id, status, place));
+            self.senders.release(sender);
+        }
+        if !records.is_empty() {
+            fx.list.push(Effect::AppendBehind(records));
+        }
+        waiting.clear();
+        self.chat.waiting = waiting;
+    }
+}
+
+impl Candidate {
+    /// The delivery; takes what the candidate holds.
+    fn deliver(&mut self, group: u64, seq: Seq, shed: u64) -> frame::Deliver {
+        frame::Deliver {
+            group,
+            class: Class::Chat,
+            seq,
+            time_ms: self.time_ms,
+            expires_ms: self.expires_ms,
+            shed,
+            sender: std::mem::take(&mut self.user),
+            key: Text::default(),
+            payload: std::mem::take(&mut self.payload).into(),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What happens to a room, and what follows from it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, rooms};
+
+use super::log::Later;
+use crate::store::Record;
+
+/// A Session, as its gateway names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId {
+    /// The run of the gateway.
+    pub gateway: u64,
+    /// The gateway's number for the Session, never used twice.
+    pub session: u64,
+}
+
+/// The time, as the caller knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Since a start of the caller's choice; never goes back.
+    pub since_start: Duration,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// A Session wants in.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// The Session.
+    pub session: SessionId,
+    /// The access instance that holds it.
+    pub access: u64,
+    /// Number of the request.
+    pub request: u64,
+    /// The name that the client used.
+    pub asked: Text,
+    /// The user.
+    pub user: Text,
+    /// The user's device.
+    pub device: Text,
+    /// Nothing is delivered, and others do not see this member.
+    pub send_only: bool,
+    /// What the client has, by class.
+    pub have: [Option<Seq>; 3],
+}
+
+/// What happens to a room.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A Session joins.
+    Join(Join),
+    /// A Session leaves.
+    Leave {
+        /// The Session.
+        session: SessionId,
+        /// The access instance that says so, and is answered.
+        access: u64,
+        /// Number of the request; 0 where the client did not ask and is not answered.
+        request: u64,
+    },
+    /// All Sessions of a gateway are gone.
+    GatewayGone(u64),
+    /// All Sessions of an access instance are gone.
+    AccessGone(u64),
+    /// A client sends.
+    Send {
+        /// Its Session.
+        session: SessionId,
+        /// The message.
+        send: frame::Send,
+        /// The caller holds as much for the store as it may: what must be stored is refused.
+        store_full: bool,
+    },
+    /// A client asks for the member list.
+    Members {
+        /// Its Session.
+        session: SessionId,
+        /// The request.
+        members: frame::Members,
+    },
+    /// What [`super::Room::collect`] gave of this class is stored.
+    Appended(Class),
+    /// Chat up to here is stored, or never will be.
+    ChatSettled(Seq),
+    /// Another owner has taken over: nothing can be stored any more.
+    Fenced,
+    /// The time of [`Effect::WakeAt`] has come.
+    Tick,
+}
+
+/// What follows from an event, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Frames for one client, on the signal lane.
+    ToSession {
+        /// Whose client.
+        session: SessionId,
+        /// Whole frames.
+        frames: Bytes,
+    },
+    /// The gateway delivers a class to the Session from here on.
+    Subscribe {
+        /// The Session.
+        session: SessionId,
+        /// The class.
+        class: Class,
+        /// The last position that is published.
+        head: Seq,
+        /// What the client has.
+        have: Option<Seq>,
+    },
+    /// The gateway delivers nothing of the group to the Session any more.
+    Unsubscribe {
+        /// The Session.
+        session: SessionId,
+    },
+    /// To every gateway on the room's route, see [`super::Room::route`].
+    Publish {
+        /// The class.
+        class: Class,
+        /// Position of the first frame.
+        first: Seq,
+        /// Positions that the frames take; 0 for frames outside of the sequence.
+        count: u32,
+        /// Whole frames.
+        frames: Bytes,
+    },
+    /// Chat to be stored when there is time; nothing waits for it.
+    AppendBehind(Vec<Record>),
+    /// For an access instance. A refusal with a code: the client has not been told.
+    ToAccess {
+        /// Which.
+        access: u64,
+        /// What.
+        item: rooms::from_owner_item::Item,
+    },
+    /// The room wants an [`Event::Tick`] at this time.
+    WakeAt(Duration),
+}
+
+/// Counts of what was done with messages, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages by class and by [`AckStatus`].
+    pub acks: [[u64; 5]; 3],
+    /// Joins less leaves.
+    pub members: i64,
+}
+
+/// Where effects are gathered; reused from event to event.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What is to be done, in order.
+    pub list: Vec<Effect>,
+    /// What was counted.
+    pub counts: Counts,
+    /// Small frames are cut from here, so that not each is an allocation.
+    scratch: BytesMut,
+}
+
+/// Told with `unavailable`: a store or an owner that is away is so for moments, or for long.
+pub(crate) const RETRY_AFTER_MS: u64 = 500;
+
+/// Small frames are cut from blocks of this size.
+const SCRATCH_BYTES: usize = 4096;
+
+/// Frames of one Publish. Far below the 4 MiB that gRPC takes in a message by default, and no more
+/// than the outbox of a connection holds.
+const PUBLISH_BYTES: usize = 256 * 1024;
+
+impl Effects {
+    /// Frames that `encode` appends, for one client.
+    pub(crate) fn to_session(&mut self, session: SessionId, encode: impl FnOnce(&mut BytesMut)) {
+        if self.scratch.capacity() < SCRATCH_BYTES / 16 {
+            self.scratch = BytesMut::with_capacity(SCRATCH_BYTES);
+        }
+        encode(&mut self.scratch);
+        let frames = self.scratch.split().freeze();
+        self.list.push(Effect::ToSession { session, frames });
+    }
+
+    pub(crate) fn ack(&mut self, session: SessionId, ack: &frame::Ack) {
+        self.counts.acks[ack.class.index()][ack.status as usize] += 1;
+        self.to_session(session, |out| ack.encode(out));
+    }
+
+    /// A message that may not be sent: the ack, and an error that says why.
+    pub(crate) fn refuse(
+        &mut self,
+        session: SessionId,
+        send: &frame::Send,
+        code: ErrorCode,
+        detail: &'static str,
+    ) {
+        self.error(session, 0, code, detail);
+        let (group, class, id) = (send.group, send.class, send.id);
+        let status = AckStatus::Refused;
+        self.ack(session, &frame::Ack { group, class, id, status, seq: Seq::ZERO, expected: 0 });
+    }
+
+    pub(crate) fn answer(&mut self, later: &Later) {
+        if let Some((code, detail)) = later.refusal {
+            self.error(later.session, 0, code, detail);
+        }
+        self.ack(later.session, &later.ack);
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        session: SessionId,
+        request: u64,
+        code: ErrorCode,
+        detail: &'static str,
+    ) {
+        let retry_after_ms = if code == ErrorCode::Unavailable { RETRY_AFTER_MS } else { 0 };
+        let detail = Text::from_static(detail);
+        let error = frame::Error { request, code: code.code(), retry_after_ms, detail };
+        self.to_session(session, |out| error.encode(out));
+    }
+
+    /// Publishes frames that end at `ends`, in pieces that fit into a message of the link.
+    pub(crate) fn publish(
+        &mut self,
+        class: Class,
+        mut first: Seq,
+        frames: &Bytes,
+        ends: impl Iterator<Item = usize>,
+    ) {
+        let (mut start, mut last, mut count) = (0, 0, 0);
+        for end in ends {
+            if count > 0 && end - start > PUBLISH_BYTES {
+                let frames = frames.slice(start..last);
+                self.list.push(Effect::Publish { class, first, count, frames });
+                first.counter += u64::from(count);
+                (start, count) = (last, 0);
+            }
+            (last, count) = (end, count + 1);
+        }
+        if count > 0 {
+            let frames = frames.slice(start..last);
+            self.list.push(Effect::Publish { class, first, count, frames });
+        }
+    }
+
+    pub(crate) fn to_access(&mut self, access: u64, item: rooms::from_owner_item::Item) {
+        self.list.push(Effect::ToAccess { access, item });
+    }
+}
+
+impl From<SessionId> for rooms::SessionRef {
+    fn from(id: SessionId) -> Self {
+        Self { gateway: id.gateway, session: id.session }
+    }
+}
+
+impl From<rooms::SessionRef> for SessionId {
+    fn from(r: rooms::SessionRef) -> Self {
+        Self { gateway: r.gateway, session: r.session }
+    }
+}

@@ -1,0 +1,132 @@
+//! Who is in the room: Sessions, the users they are, and the gateways that have them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    time::Duration,
+};
+
+use edgeway_proto::{Text, frame, limits};
+
+use super::{SessionId, presence::Presence};
+
+/// A Session in the room.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) user: Text,
+    /// Index into the room's senders, held while the member is here.
+    pub(crate) sender: usize,
+    pub(crate) access: u64,
+    pub(crate) send_only: bool,
+}
+
+/// All members, by everything they are looked for by.
+#[derive(Debug)]
+pub(crate) struct Members {
+    sessions: HashMap<SessionId, Member>,
+    /// Subscribed Sessions of each user, in byte order of names.
+    users: BTreeMap<Text, u32>,
+    /// Subscribed Sessions of each gateway: where deliveries go.
+    route: BTreeMap<u64, u32>,
+    pub(crate) presence: Presence,
+}
+
+impl Members {
+    pub(crate) fn new(presence: Presence) -> Self {
+        let (sessions, users, route) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { sessions, users, route, presence }
+    }
+
+    pub(crate) fn get(&self, session: SessionId) -> Option<&Member> {
+        self.sessions.get(&session)
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn users(&self) -> &BTreeMap<Text, u32> {
+        &self.users
+    }
+
+    pub(crate) fn route(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.route.iter().map(|(gateway, count)| (*gateway, *count))
+    }
+
+    /// The Sessions that `which` says yes to. Looks at all of them.
+    pub(crate) fn find(&self, which: impl Fn(SessionId, &Member) -> bool) -> Vec<SessionId> {
+        let found = self.sessions.iter().filter(|(id, member)| which(**id, member));
+        let mut found: Vec<SessionId> = found.map(|(id, _)| *id).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Adds a Session that is not there yet.
+    pub(crate) fn insert(&mut self, session: SessionId, member: Member, now: Duration) {
+        if !member.send_only {
+            *self.route.entry(session.gateway).or_default() += 1;
+            if let Some(devices) = self.users.get_mut(&member.user) {
+                *devices += 1;
+            } else {
+                self.users.insert(member.user.clone(), 1);
+                self.presence.touch(&member.user, false, now);
+            }
+        }
+        self.sessions.insert(session, member);
+    }
+
+    pub(crate) fn remove(&mut self, session: SessionId, now: Duration) -> Option<Member> {
+        let member = self.sessions.remove(&session)?;
+        if !member.send_only {
+            if count_down(&mut self.users, &member.user) {
+                self.presence.touch(&member.user, true, now);
+            }
+            count_down(&mut self.route, &session.gateway);
+        }
+        Some(member)
+    }
+
+    /// The frames that tell who came and went since the last ones.
+    pub(crate) fn take_presence(&mut self, group: u64) -> Vec<frame::Presence> {
+        self.presence.take(group, &self.users)
+    }
+
+    /// A page of the member list.
+    pub(crate) fn page(&mut self, request: &frame::Members) -> frame::MemberPage {
+        let limit = match usize::try_from(request.limit) {
+            Ok(0) | Err(_) => limits::NAMES,
+            Ok(limit) => limit.min(limits::NAMES),
+        };
+        let after = (Bound::Excluded(&request.after), Bound::Unbounded);
+        let mut rest = self.users.range::<Text, _>(after).map(|(user, _)| user).peekable();
+        let (mut users, mut bytes) = (Vec::new(), 0);
+        while let Some(user) = rest.peek() {
+            bytes += user.len() + 2;
+            if users.len() == limit || bytes > limits::PAGE_BYTES {
+                break;
+            }
+            users.extend(rest.next().cloned());
+        }
+        let more = u64::from(rest.peek().is_some());
+        self.presence.listed();
+        frame::MemberPage {
+            request: request.request,
+            group: request.group,
+            total: self.users.len() as u64,
+            presence_version: self.presence.version(),
+            more,
+            users,
+        }
+    }
+}
+
+/// Counts one down, and removes the key at none: whether it was the last.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else { return false };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        counts.remove(key);
+    }
+    last
+}

@@ -1,0 +1,286 @@
+//! A room, as a pure state machine: [`Room::apply`] takes an event and the time, and says what
+//! follows. Nothing here does I/O, reads a clock or starts a task; the shard around it does.
+//!
+//! What holds, whatever happens:
+//! - counters of an epoch are contiguous, per class, over everything that is published;
+//! - a signal or stroke is published once, after it is stored, and acked after it is published;
+//! - a Session is subscribed at the last published position: it misses nothing after it;
+//! - every chat message offered is either forwarded or counted as shed.
+
+mod chat;
+mod config;
+mod event;
+mod join;
+mod log;
+mod members;
+mod policy;
+mod presence;
+mod send;
+mod senders;
+mod state;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use edgeway_proto::{Class, ErrorCode, Seq};
+
+use crate::store::{Append, LogHead, LogId, Origin, Record};
+use chat::Chat;
+pub use config::RoomConfig;
+pub(crate) use event::RETRY_AFTER_MS;
+pub use event::{Counts, Effect, Effects, Event, Join, Now, SessionId};
+pub(crate) use join::ACK_STATUSES;
+use log::Log;
+use members::Members;
+use presence::Presence;
+use senders::Senders;
+use state::State;
+
+/// What kind of place it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Many members, all of whom see the same.
+    Room,
+    /// One user's: others attach to send into it, with ids that need only grow.
+    Inbox,
+}
+
+/// What the store knows of a room when it is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// The ends of the logs, by class.
+    pub heads: [LogHead; 3],
+    /// The latest signal of each key.
+    pub state: Vec<Record>,
+}
+
+/// A room or an inbox.
+#[derive(Debug)]
+pub struct Room {
+    group: u64,
+    kind: Kind,
+    config: Arc<RoomConfig>,
+    members: Members,
+    senders: Senders,
+    /// Signals and strokes.
+    logs: [Log; 2],
+    chat: Chat,
+    state: State,
+    /// Joins of devices whose messages are not stored yet.
+    waiting: Vec<Join>,
+    /// What waits for the store, in bytes.
+    pending_bytes: usize,
+    /// The earliest wake that was asked for and has not come.
+    armed: Option<Duration>,
+    /// Since when there is no member.
+    empty_since: Option<Duration>,
+}
+
+/// The entries that begin the epochs of a new owner. They are stored before it does anything else:
+/// the store then refuses whatever an older owner still has.
+#[must_use]
+pub fn seals(group: u64, heads: &[LogHead; 3], wall_ms: u64) -> Vec<Append> {
+    let seal = |class: Class| {
+        let seq = Seq::new(heads[class.index()].last.epoch + 1, 0);
+        let (origin, key, frame) = (Origin::default(), String::new(), Bytes::new());
+        let record = Record { seq, origin, time_ms: wall_ms, expires_ms: 0, key, frame };
+        Append { log: LogId { group, class }, record }
+    };
+    Class::ALL.map(seal).into()
+}
+
+impl Room {
+    /// A room whose [`seals`] are stored.
+    #[must_use]
+    pub fn new(
+        group: u64,
+        kind: Kind,
+        config: Arc<RoomConfig>,
+        loaded: Loaded,
+        now: Now,
+    ) -> Self {
+        let epoch = |class: Class| loaded.heads[class.index()].last.epoch + 1;
+        let log = |class| Log::new(LogId { group, class }, epoch(class));
+        let mut senders = Senders::new(config.senders_max, config.recent_ids);
+        for class in Class::ALL {
+            senders.restore(class, &loaded.heads[class.index()]);
+        }
+        let mut state = State::new(config.state_keys, config.state_bytes);
+        state.restore(loaded.state);
+        // Versions of a later owner are later, so that no client takes them for old ones.
+        let version = epoch(Class::Signal) << 32;
+        let (names_max, interval) = (config.presence_names_max, config.presence_interval);
+        Self {
+            group,
+            kind,
+            members: Members::new(Presence::new(version, names_max, interval)),
+            senders,
+            logs: [log(Class::Signal), log(Class::Binary)],
+            chat: Chat::new(epoch(Class::Chat), &config, now),
+            state,
+            waiting: Vec::new(),
+            pending_bytes: 0,
+            armed: None,
+            empty_since: Some(now.since_start),
+            config,
+        }
+    }
+
+    /// Takes an event, and adds what follows to the effects.
+    pub fn apply(&mut self, event: Event, now: Now, fx: &mut Effects) {
+        match event {
+            Event::Join(join) => self.join(join, now, fx),
+            Event::Leave { session, access, request } => {
+                self.leave(session, access, request, now, fx);
+            }
+            Event::GatewayGone(gateway) => self.sweep(|s, _| s.gateway == gateway, now, fx),
+            Event::AccessGone(access) => self.sweep(|_, a| a == access, now, fx),
+            Event::Send { session, send, store_full } => {
+                self.send(session, send, store_full, now, fx);
+            }
+            Event::Members { session, members } => self.member_page(session, &members, fx),
+            Event::Appended(class) => self.appended(class, now, fx),
+            Event::ChatSettled(upto) => self.chat.settle(upto),
+            Event::Fenced => self.fenced(now, fx),
+            Event::Tick => self.tick(now, fx),
+        }
+        self.arm(now, fx);
+    }
+
+    /// The group's handle.
+    #[must_use]
+    pub fn group(&self) -> u64 {
+        self.group
+    }
+
+    /// The gateways that have members, and how many Sessions each.
+    pub fn route(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.members.route()
+    }
+
+    /// Sessions attached, senders to an inbox included.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.members.sessions()
+    }
+
+    /// The last published position of a class.
+    #[must_use]
+    pub fn head(&self, class: Class) -> Seq {
+        match class {
+            Class::Chat => self.chat.head(),
+            _ => self.logs[class.index()].head(),
+        }
+    }
+
+    /// Up to here history is complete: what is published and stored, or lost for history.
+    #[must_use]
+    pub fn settled(&self, class: Class) -> Seq {
+        match class {
+            Class::Chat => self.chat.settled(),
+            _ => self.logs[class.index()].head(),
+        }
+    }
+
+    /// Whether the Session may read history and members.
+    ///
+    /// # Errors
+    /// What to tell the client.
+    pub fn may_read(&self, session: SessionId) -> Result<(), (ErrorCode, &'static str)> {
+        match self.members.get(session) {
+            None => Err((ErrorCode::NotJoined, "the room is not joined")),
+            Some(member) if member.send_only => {
+                Err((ErrorCode::Forbidden, "joined for sending only"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether [`Self::collect`] would give something new.
+    #[must_use]
+    pub fn wants_append(&self) -> bool {
+        self.logs.iter().any(Log::wants_append)
+    }
+
+    /// Adds what is to be stored, and says how many bytes it takes. Asked again before
+    /// [`Event::Appended`] it gives the same, for another try.
+    pub fn collect(&mut self, out: &mut Vec<Append>) -> usize {
+        self.logs.iter_mut().map(|log| log.collect(&self.senders, out)).sum()
+    }
+
+    /// The last position that [`Self::collect`] gave of a class and that is not stored yet.
+    #[must_use]
+    pub fn storing(&self, class: Class) -> Option<Seq> {
+        self.logs.get(class.index())?.storing()
+    }
+
+    /// Bytes that wait for the store.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Whether everything that was accepted is stored, or given up where it may be.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.logs.iter().all(Log::is_settled) && self.chat.is_settled()
+    }
+
+    /// Whether the room has been empty for long enough to be unloaded.
+    #[must_use]
+    pub fn is_idle(&self, now: Now) -> bool {
+        let due = self.idle_due();
+        due.is_some_and(|due| due <= now.since_start) && self.is_settled()
+    }
+
+    fn idle_due(&self) -> Option<Duration> {
+        Some(self.empty_since? + self.config.idle_unload)
+    }
+
+    fn tick(&mut self, now: Now, fx: &mut Effects) {
+        self.armed = None;
+        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now.since_start);
+        if is_due(self.chat.due()) {
+            self.flush_chat(now, fx);
+        }
+        if is_due(self.members.presence.due()) {
+            self.tell_presence(fx);
+        }
+    }
+
+    fn tell_presence(&mut self, fx: &mut Effects) {
+        let frames = self.members.take_presence(self.group);
+        if self.kind == Kind::Inbox || frames.is_empty() {
+            return;
+        }
+        let mut out = bytes::BytesMut::new();
+        for frame in frames {
+            frame.encode(&mut out);
+        }
+        let first = self.head(Class::Signal);
+        let frames = out.freeze();
+        fx.list.push(Effect::Publish { class: Class::Signal, first, count: 0, frames });
+    }
+
+    /// Asks to be woken for whatever comes next.
+    fn arm(&mut self, now: Now, fx: &mut Effects) {
+        if self.members.sessions() > 0 {
+            self.empty_since = None;
+        } else {
+            self.empty_since.get_or_insert(now.since_start);
+        }
+        let idle = self.idle_due().filter(|_| self.is_settled());
+        // What is overdue and could not happen yet is not asked for again and again.
+        let idle = idle.map(|due| due.max(now.since_start + Duration::from_millis(1)));
+        let due = [self.chat.due(), self.members.presence.due(), idle].into_iter().flatten().min();
+        if let Some(due) = due.filter(|due| self.armed.is_none_or(|armed| *due < armed)) {
+            self.armed = Some(due);
+            fx.list.push(Effect::WakeAt(due));
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Signals and strokes: accepted in order, stored, then published and acked.
+
+use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, limits};
+
+use super::{
+    Effects, Kind, Now, Room, SessionId,
+    log::{Entry, Later, Refusal},
+    senders::Verdict,
+};
+
+impl Room {
+    pub(super) fn send(
+        &mut self,
+        session: SessionId,
+        send: frame::Send,
+        store_full: bool,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let Some(member) = self.members.get(session) else {
+            return fx.refuse(session, &send, ErrorCode::NotJoined, "the room is not joined");
+        };
+        let (sender, user) = (member.sender, member.user.clone());
+        if let Err(refusal) = self.check_form(&send) {
+            return self.refuse(session, sender, &send, refusal, fx);
+        }
+        if send.class == Class::Chat {
+            return self.offer_chat(session, sender, user, send, now, fx);
+        }
+        let contiguous = self.kind == Kind::Room;
+        match self.senders.judge(sender, send.class, send.id, contiguous) {
+            Verdict::New => {}
+            Verdict::Repeat(seq) => return self.repeat(session, &send, seq, fx),
+            Verdict::OutOfOrder(expected) => {
+                let ack = answer(&send, AckStatus::OutOfOrder, Seq::ZERO, expected);
+                return self.answer_in_order(sender, Later { session, ack, refusal: None }, fx);
+            }
+        }
+        if store_full || self.pending_bytes + send.payload.0.len() > self.config.pending_bytes {
+            let refusal = (ErrorCode::Unavailable, "too much waits for the store");
+            return self.refuse(session, sender, &send, refusal, fx);
+        }
+        let deliver = frame::Deliver {
+            group: self.group,
+            class: send.class,
+            seq: Seq::ZERO,
+            time_ms: now.wall_ms,
+            expires_ms: send.expires_ms,
+            shed: 0,
+            sender: user,
+            key: send.key.clone(),
+            payload: send.payload.clone(),
+        };
+        match self.check_limits(&send, &deliver, now) {
+            Ok(()) => self.accept(session, sender, &send, deliver),
+            Err(refusal) => self.refuse(session, sender, &send, refusal, fx),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        session: SessionId,
+        sender: usize,
+        send: &frame::Send,
+        refusal: Refusal,
+        fx: &mut Effects,
+    ) {
+        let ack = answer(send, AckStatus::Refused, Seq::ZERO, 0);
+        self.answer_in_order(sender, Later { session, ack, refusal: Some(refusal) }, fx);
+    }
+
+    /// Answers after the ack of what the sender sent before, which may have to wait for the store.
+    fn answer_in_order(&mut self, sender: usize, later: Later, fx: &mut Effects) {
+        let class = later.ack.class;
+        let before = self.senders.last_place(sender, class);
+        let log = self.logs.get_mut(class.index());
+        match (before, log) {
+            // Above the bound the order of answers is what gives way.
+            (Some(seq), Some(log))
+                if log.is_pending(seq) && self.pending_bytes < self.config.pending_bytes =>
+            {
+                self.pending_bytes += log.push_later(seq, later);
+            }
+            _ => fx.answer(&later),
+        }
+    }
+
+    /// What can be said without knowing the sender's other messages.
+    fn check_form(&self, send: &frame::Send) -> Result<(), Refusal> {
+        if send.id == 0 {
+            return Err((ErrorCode::BadRequest, "message ids begin with 1"));
+        }
+        if send.class != Class::Signal {
+            if self.kind == Kind::Inbox {
+                return Err((ErrorCode::BadRequest, "an inbox takes signals only"));
+            }
+            if !send.key.is_empty() {
+                return Err((ErrorCode::BadRequest, "only a signal may have a key"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(
+        &mut self,
+        send: &frame::Send,
+        deliver: &frame::Deliver,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        if send.payload.0.len() > self.config.payload_bytes {
+            return Err((ErrorCode::TooLarge, "the payload is larger than allowed"));
+        }
+        if send.key.len() > limits::NAME_BYTES {
+            return Err((ErrorCode::TooLarge, "the key is longer than allowed"));
+        }
+        if !send.key.is_empty() {
+            let len = state_len(send, deliver);
+            if !self.state.admits(&send.key, len, now.wall_ms) {
+                return Err((ErrorCode::TooLarge, "the room's state is full"));
+            }
+            self.state.plan(&send.key, len, send.expires_ms);
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        session: SessionId,
+        sender: usize,
+        send: &frame::Send,
+        deliver: frame::Deliver,
+    ) {
+        let entry = Entry {
+            end: 0,
+            session,
+            sender,
+            id: send.id,
+            time_ms: deliver.time_ms,
+            expires_ms: send.expires_ms,
+            key: if send.key.is_empty() { Text::default() } else { send.key.detached() },
+            removes: send.payload.0.is_empty(),
+            later: Vec::new(),
+        };
+        let (seq, bytes) = self.logs[send.class.index()].push(deliver, entry);
+        self.pending_bytes += bytes;
+        self.senders.accept(sender, send.class, send.id, seq);
+    }
+
+    /// A message that was accepted before. While it is not stored there is no ack for it: the
+    /// repeat gets its own together with the first.
+    fn repeat(
+        &mut self,
+        session: SessionId,
+        send: &frame::Send,
+        seq: Option<Seq>,
+        fx: &mut Effects,
+    ) {
+        let Some(log) = self.logs.get_mut(send.class.index()) else { return };
+        let place = seq.unwrap_or(Seq::ZERO);
+        let later = Later {
+            session,
+            ack: answer(send, AckStatus::Duplicate, place, 0),
+            refusal: None,
+        };
+        let pending = seq.map(|seq| log.is_pending(seq));
+        // Where its place is forgotten, it may be among what is pending. A repeat that is not answered
+        // comes again.
+        if pending.unwrap_or(!log.is_settled()) {
+            if pending == Some(true) && self.pending_bytes < self.config.pending_bytes {
+                self.pending_bytes += log.push_later(place, later);
+            }
+        } else {
+            fx.answer(&later);
+        }
+    }
+
+    /// A batch is stored: it is published, its state is set, and its senders are told.
+    pub(super) fn appended(&mut self, class: Class, now: Now, fx: &mut Effects) {
+        let Some(log) = self.logs.get_mut(class.index()) else { return };
+        let Some(batch) = log.take_stored() else { return };
+        self.pending_bytes -= batch.bytes();
+        let group = self.group;
+        let batch = batch.into_live(group, class, now.wall_ms);
+        let ends = batch.entries.iter().map(|e| e.end);
+        fx.publish(class, batch.first, &batch.frames, ends);
+        let mut seq = batch.first;
+        for (frame, entry) in batch.cut().zip(&batch.entries) {
+            if !entry.key.is_empty() {
+                let frame = if entry.removes { &[][..] } else { &frame[..] };
+                self.state.set(&entry.key, seq, frame, entry.expires_ms, now.wall_ms);
+            }
+            let (id, status, expected) = (entry.id, AckStatus::Accepted, 0);
+            fx.ack(entry.session, &frame::Ack { group, class, id, status, seq, expected });
+            entry.later.iter().for_each(|later| fx.answer(later));
+            self.senders.set_stored(entry.sender, class, entry.id);
+            seq = seq.next();
+        }
+        self.join_waiting(now, fx);
+    }
+}
+
+fn answer(send: &frame::Send, status: AckStatus, seq: Seq, expected: u64) -> frame::Ack {
+    frame::Ack { group: send.group, class: send.class, id: send.id, status, seq, expected }
+}
+
+/// What the message will take of the room's state; at most a few bytes more than it does.
+fn state_len(send: &frame::Send, deliver: &frame::Deliver) -> usize {
+    // Kind and length 5, group and class 9, position 16, times 16, shed 1, lengths of names 4.
+    const HEADER: usize = 51;
+    if send.payload.0.is_empty() {
+        return 0;
+    }
+    HEADER + deliver.sender.len() + deliver.key.len() + deliver.payload.0.len()
+}

@@ -1,0 +1,64 @@
+//! The numbers of an owner, each with its reason.
+
+use std::{num::NonZeroUsize, thread, time::Duration};
+
+use crate::room::RoomConfig;
+
+/// What an owner of rooms or inboxes goes by. The values are valid.
+#[derive(Debug, Clone)]
+pub struct OwnerConfig {
+    /// Tasks that share the rooms: one a core.
+    pub shards: NonZeroUsize,
+    /// Whether a room comes into being at its first join. Inboxes always do.
+    pub create_rooms: bool,
+    /// The numbers of each room.
+    pub room: RoomConfig,
+    /// Joins, leaves, requests and signals that wait for one shard. Above: access waits, and with it
+    /// the clients' credit.
+    pub control_queue_bytes: usize,
+    /// The same for strokes and chat.
+    pub bulk_queue_bytes: usize,
+    /// Signals and strokes of one shard that wait for the store. Above: refused with `unavailable`.
+    pub append_queue_bytes: usize,
+    /// Bytes of one group commit, roughly.
+    pub commit_bytes: usize,
+    /// Chat of one shard that waits for the store. Above: the oldest is missing in history.
+    pub chat_append_bytes: usize,
+    /// Chat is stored in batches that are at least this far apart.
+    pub chat_append_interval: Duration,
+    /// How long to wait before what the store did not take is tried again.
+    pub store_retry: Duration,
+    /// History pages that are read at the same time.
+    pub history_reads: usize,
+    /// History requests that may wait for their turn. Above: `rate_limited`.
+    pub history_waiting: usize,
+    /// Rooms that are looked up or loaded at the same time.
+    pub loads: usize,
+    /// Joins that wait for one room to be loaded. Above: `unavailable`.
+    pub joins_waiting: usize,
+    /// How long a shard that is to end may take to store what it has accepted.
+    pub drain: Duration,
+}
+
+impl Default for OwnerConfig {
+    fn default() -> Self {
+        Self {
+            shards: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            create_rooms: true,
+            room: RoomConfig::default(),
+            control_queue_bytes: 8 << 20,
+            bulk_queue_bytes: 4 << 20,
+            append_queue_bytes: 64 << 20,
+            commit_bytes: 4 << 20,
+            chat_append_bytes: 8 << 20,
+            // A tenth of what a person notices, and few commits even where each is a disk sync.
+            chat_append_interval: Duration::from_millis(20),
+            store_retry: Duration::from_millis(100),
+            history_reads: 64,
+            history_waiting: 4096,
+            loads: 64,
+            joins_waiting: 10_000,
+            drain: Duration::from_secs(5),
+        }
+    }
+}

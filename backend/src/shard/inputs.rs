@@ -1,0 +1,260 @@
+//! What a shard does with each input.
+
+use std::cmp::Reverse;
+
+use bytes::Bytes;
+use edgeway_proto::{
+    ErrorCode, Frame, frame, link, link::down_item::Item, rooms, rooms::from_owner_item,
+};
+
+use super::{
+    Reply, unreachable,
+    history::error_frame,
+    load::{Waiting, load},
+    outbox::{stream_of, to_session},
+    requests::Queued,
+    task::{Done, Input, OpenRoom, Shard, Slot, wall_ms},
+};
+use crate::{
+    room::{Effect, Event, Join, Loaded, Room, SessionId},
+    store::{Append, LogId, StoreError},
+};
+
+impl Shard {
+    pub(super) fn input(&mut self, input: Input) {
+        match input {
+            Input::Attached(access) => {
+                self.accesses.insert(access.id, access);
+            }
+            Input::AccessGone(access) => {
+                self.accesses.remove(&access);
+                self.forget_requests(|_, a| a == Some(access));
+                self.gone(|join| join.access == access, &Event::AccessGone(access));
+            }
+            Input::GatewayGone(gateway) => {
+                self.forget_requests(|session, _| session.gateway == gateway);
+                self.gone(|join| join.session.gateway == gateway, &Event::GatewayGone(gateway));
+            }
+            Input::Join { group, join } => {
+                self.request(join.session, group, Queued::Join(join));
+            }
+            Input::Leave { access, session, request, group } => {
+                self.request(session, group, Queued::Leave { access, request });
+            }
+            Input::Frames { session, group, frames } => self.frames(session, group, frames),
+        }
+    }
+
+    /// Applies an event to a room, where it is open, and does what follows.
+    pub(super) fn apply(&mut self, group: u64, event: Event) {
+        let Some(Slot::Open(open)) = self.rooms.get_mut(&group) else { return };
+        let before = open.room.pending_bytes();
+        open.room.apply(event, self.now, &mut self.fx);
+        self.pending_bytes = self.pending_bytes + open.room.pending_bytes() - before;
+        if !open.committing && open.room.wants_append() {
+            open.committing = true;
+            self.commits.push(group);
+        }
+        let mut list = std::mem::take(&mut self.fx.list);
+        for effect in list.drain(..) {
+            self.effect(group, effect);
+        }
+        self.fx.list = list;
+    }
+
+    fn effect(&mut self, group: u64, effect: Effect) {
+        match effect {
+            Effect::ToSession { session, frames } => {
+                let item = to_session(session, frames);
+                self.out.push(session.gateway, link::Stream::Control, item);
+            }
+            Effect::Subscribe { session, class, head, have } => {
+                let item = Item::Subscribe(link::Subscribe {
+                    session: session.session,
+                    group,
+                    class: link::Class::from(class).into(),
+                    head: Some(head.into()),
+                    have: have.map(Into::into),
+                });
+                self.out.push(session.gateway, stream_of(class), item);
+            }
+            Effect::Unsubscribe { session } => {
+                let unsubscribe = link::Unsubscribe { session: session.session, group };
+                for stream in [link::Stream::Control, link::Stream::Bulk] {
+                    self.out.push(session.gateway, stream, Item::Unsubscribe(unsubscribe));
+                }
+            }
+            Effect::Publish { class, first, count, frames } => {
+                let Some(Slot::Open(open)) = self.rooms.get(&group) else { return };
+                let publish = link::Publish {
+                    group,
+                    class: link::Class::from(class).into(),
+                    first: Some(first.into()),
+                    count,
+                    frames,
+                };
+                for (gateway, _) in open.room.route() {
+                    self.out.push(gateway, stream_of(class), Item::Publish(publish.clone()));
+                }
+            }
+            Effect::AppendBehind(records) => {
+                let log = LogId { group, class: edgeway_proto::Class::Chat };
+                let records = records.into_iter().map(|record| Append { log, record });
+                let (lost, settled) = self.behind.push(records);
+                self.metrics.unstored_dropped.increment(lost);
+                self.settled(settled);
+            }
+            Effect::ToAccess { access, item: from_owner_item::Item::Refused(refused) }
+                if refused.code != 0 =>
+            {
+                self.reply(access, Reply::Unreachable(refused));
+            }
+            Effect::ToAccess { access, item } => self.reply(access, Reply::Item(item)),
+            Effect::WakeAt(due) => self.timers.push(Reverse((due, group))),
+        }
+    }
+
+    fn reply(&self, access: u64, reply: Reply) {
+        if let Some(access) = self.accesses.get(&access) {
+            access.reply(reply);
+        }
+    }
+
+    pub(super) fn join(&mut self, group: u64, join: Join) {
+        if !self.accesses.contains_key(&join.access) {
+            // Its link ended while the room's name was looked up.
+            return;
+        }
+        if !self.shared.gateways.connected(join.session.gateway) {
+            return self.unreachable(&join);
+        }
+        match self.rooms.get_mut(&group) {
+            Some(Slot::Open(_)) => self.apply(group, Event::Join(join)),
+            Some(Slot::Loading(waiting)) => {
+                if waiting.joins.len() < self.shared.config.joins_waiting {
+                    waiting.joins.push(join);
+                } else {
+                    self.refuse(&join, "too many joins wait for the room");
+                }
+            }
+            None => {
+                self.rooms.insert(group, Slot::Loading(Waiting { joins: vec![join] }));
+                self.start_load(group);
+            }
+        }
+    }
+
+    pub(super) fn unreachable(&mut self, join: &Join) {
+        self.metrics.joins_refused.increment(1);
+        self.reply(join.access, unreachable(join.session.into(), join.request));
+    }
+
+    /// The room cannot be joined now.
+    fn refuse(&mut self, join: &Join, detail: &'static str) {
+        let error = error_frame(join.request, ErrorCode::Unavailable, detail);
+        let item = to_session(join.session, error);
+        self.out.push(join.session.gateway, link::Stream::Control, item);
+        self.metrics.joins_refused.increment(1);
+        let (session, request) = (Some(join.session.into()), join.request);
+        let refused = rooms::Refused { session, request, code: 0 };
+        self.reply(join.access, Reply::Item(from_owner_item::Item::Refused(refused)));
+    }
+
+    fn start_load(&self, group: u64) {
+        let (shared, done) = (self.shared.clone(), self.done_tx.clone());
+        self.shared.tasks.spawn(async move {
+            let _turn = shared.loads.acquire().await;
+            let result = load(&*shared.store, group, wall_ms()).await;
+            let _ = done.send(Done::Loaded { group, result });
+        });
+    }
+
+    pub(super) fn loaded(&mut self, group: u64, result: Result<Loaded, StoreError>) {
+        let Some(Slot::Loading(waiting)) = self.rooms.remove(&group) else { return };
+        match result {
+            Ok(loaded) => {
+                let config = self.shared.room_config.clone();
+                let room = Room::new(group, self.shared.kind, config, loaded, self.now);
+                let open = OpenRoom { room, committing: false };
+                self.rooms.insert(group, Slot::Open(Box::new(open)));
+                // Arms the room's timers, also where nobody waits any more.
+                self.apply(group, Event::Tick);
+                for join in waiting.joins {
+                    self.apply(group, Event::Join(join));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, group, "room could not be loaded");
+                self.metrics.load_errors.increment(1);
+                for join in &waiting.joins {
+                    self.refuse(join, "the room cannot be loaded now");
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, access: u64, session: SessionId, request: u64, group: u64) {
+        if let Some(Slot::Open(_)) = self.rooms.get(&group) {
+            return self.apply(group, Event::Leave { session, access, request });
+        }
+        if request != 0 {
+            self.error(session, request, ErrorCode::NotJoined, "the room is not joined");
+        }
+        let left = rooms::Left { session: Some(session.into()), group };
+        self.reply(access, Reply::Item(from_owner_item::Item::Left(left)));
+    }
+
+    fn gone(&mut self, which: impl Fn(&Join) -> bool, event: &Event) {
+        let groups: Vec<u64> = self.rooms.keys().copied().collect();
+        for group in groups {
+            match self.rooms.get_mut(&group) {
+                Some(Slot::Loading(waiting)) => {
+                    let gone: Vec<Join> = waiting.joins.extract_if(.., |j| which(j)).collect();
+                    gone.iter().for_each(|join| self.unreachable(join));
+                }
+                _ => self.apply(group, event.clone()),
+            }
+        }
+    }
+
+    pub(super) fn error(&mut self, session: SessionId, request: u64, code: ErrorCode, detail: &'static str) {
+        let item = to_session(session, error_frame(request, code, detail));
+        self.out.push(session.gateway, link::Stream::Control, item);
+    }
+
+    fn frames(&mut self, session: SessionId, group: u64, mut frames: Bytes) {
+        loop {
+            let frame = match frame::split(&mut frames) {
+                Ok(None) if frames.is_empty() => return,
+                Ok(Some(raw)) => raw.parse().ok(),
+                Ok(None) | Err(_) => None,
+            };
+            match frame {
+                Some(Frame::Send(send)) if send.group == group => self.send(session, send),
+                Some(Frame::History(history)) if history.group == group => {
+                    self.request(session, group, Queued::History(history));
+                }
+                Some(Frame::Members(members)) if members.group == group => {
+                    self.request(session, group, Queued::Members(members));
+                }
+                // Access passes on whole frames of these kinds only.
+                _ => return self.error(session, 0, ErrorCode::BadRequest, "no frame for a room"),
+            }
+        }
+    }
+
+    fn send(&mut self, session: SessionId, send: frame::Send) {
+        if let Some(Slot::Open(_)) = self.rooms.get(&send.group) {
+            let store_full = self.pending_bytes >= self.shared.config.append_queue_bytes;
+            self.apply(send.group, Event::Send { session, send, store_full });
+        } else {
+            // Not in a room that is not there. It counts like any other refusal.
+            self.fx.refuse(session, &send, ErrorCode::NotJoined, "the room is not joined");
+            let mut list = std::mem::take(&mut self.fx.list);
+            for effect in list.drain(..) {
+                self.effect(send.group, effect);
+            }
+            self.fx.list = list;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A store in memory that fails and waits on demand.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use edgeway_proto::{Class, Seq};
+use parking_lot::Mutex;
+
+use crate::store::{Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture};
+
+#[derive(Default)]
+pub(super) struct MemoryStore {
+    pub(super) inner: Mutex<Tables>,
+    /// Everything fails while it is set.
+    pub(super) down: AtomicBool,
+    /// The next append is stored, and says that it was not.
+    pub(super) lie: AtomicBool,
+    pub(super) appends: AtomicUsize,
+}
+
+#[derive(Default)]
+pub(super) struct Tables {
+    pub(super) groups: HashMap<String, u64>,
+    pub(super) logs: HashMap<LogId, BTreeMap<Seq, Record>>,
+    state: HashMap<(u64, String), Record>,
+}
+
+impl MemoryStore {
+    fn up(&self) -> Result<(), StoreError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("switched off".into()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn append_now(&self, batch: Vec<Append>) -> Result<(), StoreError> {
+        self.up()?;
+        let mut tables = self.inner.lock();
+        for Append { log, record } in &batch {
+            let entries = tables.logs.entry(*log).or_default();
+            let last = entries.last_key_value().map_or(Seq::ZERO, |(seq, _)| *seq);
+            if record.seq <= last {
+                let (group, class, got) = (log.group, log.class, record.seq);
+                return Err(StoreError::Stale { group, class, last, got });
+            }
+        }
+        for Append { log, record } in batch {
+            if !record.key.is_empty() && log.class == Class::Signal {
+                tables.state.insert((log.group, record.key.clone()), record.clone());
+            }
+            tables.logs.entry(log).or_default().insert(record.seq, record);
+        }
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        if self.lie.swap(false, Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("stored, but the answer was lost".into()));
+        }
+        Ok(())
+    }
+
+    fn messages(&self, log: LogId) -> Vec<Record> {
+        let tables = self.inner.lock();
+        let entries = tables.logs.get(&log).into_iter().flat_map(BTreeMap::values);
+        entries.filter(|record| record.seq.counter > 0).cloned().collect()
+    }
+}
+
+impl Store for MemoryStore {
+    fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>> {
+        let found = self.up().map(|()| {
+            let mut tables = self.inner.lock();
+            let next = tables.groups.len() as u64 + 1;
+            match tables.groups.get(room) {
+                None if create => {
+                    tables.groups.insert(room.to_owned(), next);
+                    Some(next)
+                }
+                found => found.copied(),
+            }
+        });
+        Box::pin(async move { found })
+    }
+
+    fn append(&self, batch: Vec<Append>) -> StoreFuture<'_, ()> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.append_now(batch)
+        })
+    }
+
+    fn read(
+        &self,
+        log: LogId,
+        after: Seq,
+        limit: usize,
+        _limit_bytes: usize,
+        _now_ms: u64,
+    ) -> StoreFuture<'_, LogPage> {
+        Box::pin(async move {
+            self.up()?;
+            let mut records = self.messages(log);
+            records.retain(|record| record.seq > after);
+            let more = records.len() > limit;
+            records.truncate(limit);
+            let upto = records.last().map_or(after, |record| record.seq);
+            Ok(LogPage { records, upto, more, truncated: false })
+        })
+    }
+
+    fn head(&self, log: LogId) -> StoreFuture<'_, LogHead> {
+        Box::pin(async move {
+            self.up()?;
+            let messages = self.messages(log);
+            let tables = self.inner.lock();
+            let last = tables.logs.get(&log).and_then(|l| l.last_key_value());
+            Ok(LogHead {
+                last: last.map_or(Seq::ZERO, |(seq, _)| *seq),
+                last_message: messages.last().map_or(Seq::ZERO, |m| m.seq),
+                last_ids: messages.iter().map(|m| m.origin.clone()).collect(),
+                recent: messages.iter().map(|m| (m.origin.clone(), m.seq)).collect(),
+            })
+        })
+    }
+
+    fn state(&self, group: u64, _now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
+        let tables = self.inner.lock();
+        let state = tables.state.iter().filter(|((g, _), _)| *g == group);
+        let state: Vec<Record> = state.map(|(_, record)| record.clone()).collect();
+        Box::pin(async move { Ok(state) })
+    }
+
+    fn trim(&self, _log: LogId, _before: Seq) -> StoreFuture<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}

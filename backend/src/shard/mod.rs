@@ -1,0 +1,87 @@
+//! The owner of rooms and inboxes: tasks, queues and I/O around the pure [`crate::room`].
+//!
+//! A room lives in one shard, which is one task; that is what gives it its order. What comes in
+//! together is applied together, stored in one group commit, and leaves as one push to each
+//! gateway. The store is never waited for: commits, loads and reads run beside the shard.
+
+mod behind;
+mod commit;
+mod config;
+mod history;
+mod inputs;
+mod load;
+mod metrics;
+mod outbox;
+mod owner;
+mod queue;
+mod requests;
+mod storing;
+mod task;
+
+#[cfg(test)]
+mod memory_store;
+#[cfg(test)]
+mod tests;
+
+use edgeway_proto::{ErrorCode, link, rooms};
+use tokio::sync::mpsc;
+
+pub use crate::room::{Kind, RoomConfig};
+pub use config::OwnerConfig;
+pub use owner::{AccessLink, Owner};
+
+/// The links to gateways.
+pub trait Gateways: Send + Sync + 'static {
+    /// Queues an item for a gateway; never waits. False where there is no link or it was cut: then
+    /// [`Owner::gateway_gone`] is called too, before a new link of the gateway counts.
+    fn send(&self, gateway: u64, stream: link::Stream, item: link::down_item::Item) -> bool;
+
+    /// Queues several items at once, in order, and leaves `items` empty.
+    fn send_all(
+        &self,
+        gateway: u64,
+        stream: link::Stream,
+        items: &mut Vec<link::down_item::Item>,
+    ) -> bool {
+        // Not `all`: after a failure the rest is still taken out.
+        items.drain(..).fold(true, |sent, item| sent && self.send(gateway, stream, item))
+    }
+
+    /// Whether the gateway has a link with this process.
+    fn connected(&self, gateway: u64) -> bool;
+}
+
+/// The way back to an access instance.
+pub trait Replies: Send + Sync + 'static {
+    /// Queues a reply; never waits. False where it does not fit or nobody reads any more: the owner
+    /// then gives the access link up, see [`AccessLink::lost`].
+    fn send(&self, reply: Reply) -> bool;
+}
+
+/// What access is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// As in `rooms.proto`. With a refusal, the client has been told.
+    Item(rooms::from_owner_item::Item),
+    /// The join failed and the client could not be told, because its gateway has no link with this
+    /// process. Access tells it the code, `unavailable`, to be tried again after 500 ms. In
+    /// `rooms.proto` it is a refusal with this code.
+    Unreachable(rooms::Refused),
+}
+
+fn unreachable(session: rooms::SessionRef, request: u64) -> Reply {
+    let code = u32::try_from(ErrorCode::Unavailable.code()).unwrap_or_default();
+    Reply::Unreachable(rooms::Refused { session: Some(session), request, code })
+}
+
+impl Replies for mpsc::Sender<Reply> {
+    fn send(&self, reply: Reply) -> bool {
+        self.try_send(reply).is_ok()
+    }
+}
+
+impl Replies for mpsc::UnboundedSender<Reply> {
+    fn send(&self, reply: Reply) -> bool {
+        mpsc::UnboundedSender::send(self, reply).is_ok()
+    }
+}

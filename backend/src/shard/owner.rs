@@ -1,0 +1,326 @@
+//! The handles by which others reach the shards.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use edgeway_proto::{
+    Class, ErrorCode, Seq, Text, frame::join_flag, link, rooms, rooms::from_owner_item,
+    rooms::to_owner_item::Item,
+};
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Gateways, Kind, OwnerConfig, Replies, Reply, unreachable,
+    history::error_frame,
+    outbox::to_session,
+    queue::{self, queue},
+    task::{Input, Shard},
+};
+use crate::{
+    room::{Join, RoomConfig},
+    store::Store,
+};
+
+/// The owner of all rooms, or of all inboxes, of this process. A handle: clones are the same owner.
+#[derive(Clone)]
+pub struct Owner {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    shards: Vec<Queues>,
+    accesses: AtomicU64,
+    /// Handles of names; allotted once, so that none ever becomes wrong.
+    names: RwLock<HashMap<String, u64>>,
+    lookups: Arc<Semaphore>,
+}
+
+struct Queues {
+    control: queue::Sender<Input>,
+    bulk: queue::Sender<Input>,
+}
+
+/// What all shards share.
+pub(super) struct Shared {
+    pub(super) config: OwnerConfig,
+    pub(super) room_config: Arc<RoomConfig>,
+    pub(super) kind: Kind,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) gateways: Arc<dyn Gateways>,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+    pub(super) loads: Semaphore,
+    pub(super) history_reads: Semaphore,
+    pub(super) history_waiting: AtomicUsize,
+}
+
+/// An access link, as the shards see it.
+pub(super) struct Access {
+    /// Of this link, not of the access instance: a link that comes back is another one.
+    pub(super) id: u64,
+    name: u64,
+    replies: Arc<dyn Replies>,
+    lost: CancellationToken,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("id", &self.id).field("name", &self.name).finish()
+    }
+}
+
+impl Access {
+    pub(super) fn reply(&self, reply: Reply) {
+        if !self.lost.is_cancelled() && !self.replies.send(reply) {
+            tracing::warn!(access = self.name, "an access link does not take its replies");
+            self.lost.cancel();
+        }
+    }
+}
+
+/// Names whose handles are remembered: about 10 MB. Above, all are looked up anew.
+const NAMES_MAX: usize = 64 * 1024;
+
+/// What an item costs of a queue beside its frames, roughly.
+const ITEM_BYTES: usize = 256;
+
+impl Owner {
+    /// Starts the shards as tasks of `tasks`. When `cancel` is, they store and answer what they have
+    /// accepted, for at most [`OwnerConfig::drain`], and end.
+    #[must_use]
+    pub fn start(
+        config: OwnerConfig,
+        kind: Kind,
+        store: Arc<dyn Store>,
+        gateways: Arc<dyn Gateways>,
+        tasks: &TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            room_config: Arc::new(config.room.clone()),
+            loads: Semaphore::new(config.loads),
+            history_reads: Semaphore::new(config.history_reads),
+            history_waiting: AtomicUsize::new(0),
+            tasks: tasks.clone(),
+            config,
+            kind,
+            store,
+            gateways,
+            cancel,
+        });
+        let config = &shared.config;
+        let start = |index| {
+            let (control, control_rx) = queue(config.control_queue_bytes);
+            let (bulk, bulk_rx) = queue(config.bulk_queue_bytes);
+            tasks.spawn(Shard::new(shared.clone(), index, control_rx, bulk_rx).run());
+            Queues { control, bulk }
+        };
+        let shards = (0..config.shards.get()).map(start).collect();
+        let lookups = Arc::new(Semaphore::new(config.loads));
+        let (accesses, names) = (AtomicU64::new(0), RwLock::default());
+        Self { inner: Arc::new(Inner { shared, shards, accesses, names, lookups }) }
+    }
+
+    /// Begins the link of an access instance. When it is dropped, the Sessions that it served leave.
+    #[must_use]
+    pub fn attach(&self, access: u64, replies: Arc<dyn Replies>) -> AccessLink {
+        let id = self.inner.accesses.fetch_add(1, Ordering::Relaxed);
+        let lost = CancellationToken::new();
+        let access = Arc::new(Access { id, name: access, replies, lost });
+        for shard in &self.inner.shards {
+            shard.control.send_free(Input::Attached(access.clone()));
+        }
+        AccessLink { owner: self.inner.clone(), access }
+    }
+
+    /// The link of a gateway has ended: its Sessions leave. To be called for each link that ends,
+    /// before another one of the same gateway counts as connected.
+    pub fn gateway_gone(&self, gateway: u64) {
+        for shard in &self.inner.shards {
+            shard.control.send_free(Input::GatewayGone(gateway));
+        }
+    }
+}
+
+/// The link of an access instance with an owner.
+pub struct AccessLink {
+    owner: Arc<Inner>,
+    access: Arc<Access>,
+}
+
+impl Drop for AccessLink {
+    fn drop(&mut self) {
+        for shard in &self.owner.shards {
+            shard.control.send_free(Input::AccessGone(self.access.id));
+        }
+    }
+}
+
+/// An item on its way to a shard.
+struct Routed {
+    shard: usize,
+    input: Input,
+    bytes: usize,
+}
+
+impl AccessLink {
+    /// Passes an item on to its room. Waits while the room's shard has all that it may hold; so
+    /// CONTROL and BULK are better sent from tasks of their own.
+    pub async fn send(&self, stream: link::Stream, item: Item) {
+        match self.route(item) {
+            Ok(Some(to)) => self.queue(stream, to.shard).send(to.input, to.bytes).await,
+            Ok(None) => {}
+            Err(join) => {
+                // Closed never: the semaphore lives as long as the owner.
+                if let Ok(turn) = self.owner.lookups.clone().acquire_owned().await {
+                    self.look_up(join, turn);
+                }
+            }
+        }
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// Gives the item back where it would have to wait.
+    #[expect(clippy::result_large_err, reason = "the item itself comes back")]
+    pub fn try_send(&self, stream: link::Stream, item: Item) -> Result<(), Item> {
+        match self.route(item.clone()) {
+            Ok(Some(to)) => {
+                self.queue(stream, to.shard).try_send(to.input, to.bytes).map_err(|_| item)
+            }
+            Ok(None) => Ok(()),
+            Err(join) => match self.owner.lookups.clone().try_acquire_owned() {
+                Ok(turn) => {
+                    self.look_up(join, turn);
+                    Ok(())
+                }
+                Err(_) => Err(item),
+            },
+        }
+    }
+
+    /// Ends when the owner has given the link up, because its replies were not taken: then it must be
+    /// dropped.
+    pub async fn lost(&self) {
+        self.access.lost.cancelled().await;
+    }
+
+    fn queue(&self, stream: link::Stream, shard: usize) -> &queue::Sender<Input> {
+        match stream {
+            link::Stream::Control => &self.owner.shards[shard].control,
+            link::Stream::Bulk => &self.owner.shards[shard].bulk,
+        }
+    }
+
+    /// Where an item goes; nowhere where it names no Session. A join of a name that is not known yet
+    /// comes back as it is.
+    fn route(&self, item: Item) -> Result<Option<Routed>, rooms::Join> {
+        let access = self.access.id;
+        let routed = match item {
+            Item::Hello(_) => None,
+            Item::Join(join) => {
+                let known = self.owner.names.read().get(&join.room).copied();
+                match known {
+                    Some(group) => self.owner.join(group, access, join),
+                    None => return Err(join),
+                }
+            }
+            Item::Leave(rooms::Leave { session, request, group }) => session.map(|session| {
+                let session = session.into();
+                let input = Input::Leave { access, session, request, group };
+                self.owner.routed(group, input, 0)
+            }),
+            Item::Frames(rooms::Frames { session, group, frames }) => session.map(|session| {
+                let bytes = frames.len();
+                let input = Input::Frames { session: session.into(), group, frames };
+                self.owner.routed(group, input, bytes)
+            }),
+        };
+        Ok(routed)
+    }
+
+    /// Asks the store for the handle of a room's name, and passes the join on.
+    fn look_up(&self, join: rooms::Join, turn: tokio::sync::OwnedSemaphorePermit) {
+        let (owner, access) = (self.owner.clone(), self.access.clone());
+        self.owner.shared.tasks.spawn(async move {
+            let create = owner.shared.config.create_rooms || owner.shared.kind == Kind::Inbox;
+            let found = owner.shared.store.group(&join.room, create).await;
+            drop(turn);
+            match found {
+                Ok(Some(group)) => {
+                    owner.remember(&join.room, group);
+                    if let Some(to) = owner.join(group, access.id, join) {
+                        owner.shards[to.shard].control.send(to.input, to.bytes).await;
+                    }
+                }
+                Ok(None) => {
+                    owner.refuse(&access, &join, ErrorCode::NoSuchRoom, "there is no such room");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a room's name could not be looked up");
+                    let detail = "the room cannot be looked up now";
+                    owner.refuse(&access, &join, ErrorCode::Unavailable, detail);
+                }
+            }
+        });
+    }
+}
+
+impl Inner {
+    fn routed(&self, group: u64, input: Input, bytes: usize) -> Routed {
+        let shards = self.shards.len() as u64;
+        let shard = usize::try_from(group % shards).unwrap_or(0);
+        Routed { shard, input, bytes: bytes + ITEM_BYTES }
+    }
+
+    fn remember(&self, name: &str, group: u64) {
+        let mut names = self.names.write();
+        if names.len() >= NAMES_MAX {
+            names.clear();
+        }
+        names.insert(name.to_owned(), group);
+    }
+
+    fn join(&self, group: u64, access: u64, join: rooms::Join) -> Option<Routed> {
+        let mut have = [None; 3];
+        for item in &join.have {
+            if let (class, Some(position)) = (Class::from(item.class()), item.position) {
+                have[class.index()] = Some(Seq::from(position));
+            }
+        }
+        let join = Join {
+            session: join.session?.into(),
+            access,
+            request: join.request,
+            asked: Text::from(join.asked),
+            user: Text::from(join.user),
+            device: Text::from(join.device),
+            send_only: join.flags & join_flag::SEND_ONLY != 0,
+            have,
+        };
+        let bytes = join.asked.len() + join.user.len() + join.device.len();
+        Some(self.routed(group, Input::Join { group, join }, bytes))
+    }
+
+    fn refuse(&self, access: &Access, join: &rooms::Join, code: ErrorCode, detail: &'static str) {
+        let Some(session) = join.session else { return };
+        let request = join.request;
+        let item = to_session(session.into(), error_frame(request, code, detail));
+        let told = self.shared.gateways.send(session.gateway, link::Stream::Control, item);
+        access.reply(if told {
+            let refused = rooms::Refused { session: Some(session), request, code: 0 };
+            Reply::Item(from_owner_item::Item::Refused(refused))
+        } else {
+            unreachable(session, request)
+        });
+    }
+}

@@ -1,0 +1,240 @@
+//! One shard: the task that owns its rooms.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use edgeway_proto::Class;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    behind::Behind,
+    commit::Commits,
+    load::Waiting,
+    metrics::level,
+    outbox::Outbox,
+    owner::{Access, Shared},
+    queue::Receiver,
+    requests::Reading,
+};
+use crate::{
+    room::{Effects, Event, Loaded, Now, Room, SessionId},
+    store::StoreError,
+};
+
+/// What comes into a shard.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// An access link begins. First on the control queue of every shard.
+    Attached(Arc<Access>),
+    /// An access link ended.
+    AccessGone(u64),
+    /// A gateway's link ended.
+    GatewayGone(u64),
+    Join { group: u64, join: crate::room::Join },
+    Leave { access: u64, session: SessionId, request: u64, group: u64 },
+    Frames { session: SessionId, group: u64, frames: bytes::Bytes },
+}
+
+/// What was done beside the shard.
+#[derive(Debug)]
+pub(super) enum Done {
+    Loaded { group: u64, result: Result<Loaded, StoreError> },
+    Committed { result: Result<(), StoreError>, took: Duration },
+    Behind(Result<(), StoreError>),
+    PageSent { session: SessionId, group: u64 },
+}
+
+pub(super) enum Slot {
+    Loading(Waiting),
+    Open(Box<OpenRoom>),
+}
+
+pub(super) struct OpenRoom {
+    pub(super) room: Room,
+    /// It is among those that have something to store, or in the commit that is under way.
+    pub(super) committing: bool,
+}
+
+/// Inputs that are taken in one go, before their effects go out.
+const INPUTS_A_WAKE: usize = 1024;
+
+pub(super) struct Shard {
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<super::metrics::Metrics>,
+    pub(super) rooms: HashMap<u64, Slot>,
+    pub(super) accesses: HashMap<u64, Arc<Access>>,
+    pub(super) reading: Reading,
+    pub(super) out: Outbox,
+    pub(super) commits: Commits,
+    pub(super) behind: Behind,
+    pub(super) timers: BinaryHeap<Reverse<(Duration, u64)>>,
+    pub(super) fx: Effects,
+    /// Bytes that wait for the store, over all rooms.
+    pub(super) pending_bytes: usize,
+    pub(super) now: Now,
+    start: Instant,
+    pub(super) done_tx: mpsc::UnboundedSender<Done>,
+    done: mpsc::UnboundedReceiver<Done>,
+    control: Receiver<Input>,
+    bulk: Receiver<Input>,
+}
+
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Shard {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        control: Receiver<Input>,
+        bulk: Receiver<Input>,
+    ) -> Self {
+        let config = &shared.config;
+        let (done_tx, done) = mpsc::unbounded_channel();
+        Self {
+            metrics: Arc::new(super::metrics::Metrics::new(shared.kind, index)),
+            rooms: HashMap::new(),
+            accesses: HashMap::new(),
+            reading: Reading::new(),
+            out: Outbox::new(shared.gateways.clone()),
+            commits: Commits::default(),
+            behind: Behind::new(
+                config.chat_append_bytes,
+                config.commit_bytes,
+                config.chat_append_interval,
+            ),
+            timers: BinaryHeap::new(),
+            fx: Effects::default(),
+            pending_bytes: 0,
+            now: Now { since_start: Duration::ZERO, wall_ms: wall_ms() },
+            start: Instant::now(),
+            done_tx,
+            done,
+            control,
+            bulk,
+            shared,
+        }
+    }
+
+    /// Runs until cancelled, or until nobody is left who could send.
+    pub(super) async fn run(mut self) {
+        let cancel = self.shared.cancel.clone();
+        let mut inputs = Vec::new();
+        let mut end = None;
+        while end.is_none_or(|end| self.now.since_start < end && !self.is_drained()) {
+            let wake = [self.next_due(), end].into_iter().flatten().min();
+            let wake = self.start + wake.unwrap_or(Duration::from_secs(3600));
+            let mut done = None;
+            let mut closed = false;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if end.is_none() => closed = true,
+                result = self.done.recv() => done = result,
+                input = self.control.recv(), if end.is_none() || !self.control.is_empty() => {
+                    closed = input.is_none();
+                    inputs.extend(input);
+                }
+                input = self.bulk.recv(), if end.is_none() || !self.bulk.is_empty() => {
+                    closed = input.is_none();
+                    inputs.extend(input);
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let since_start = self.start.elapsed();
+            self.now = Now { since_start, wall_ms: wall_ms() };
+            if closed && end.is_none() {
+                end = Some(since_start + self.shared.config.drain);
+            }
+            self.wake(done, &mut inputs);
+        }
+    }
+
+    /// Takes what is there, and sends what follows from it, once.
+    fn wake(&mut self, mut done: Option<Done>, inputs: &mut Vec<Input>) {
+        while let Some(result) = done {
+            self.done(result);
+            done = self.done.try_recv().ok();
+        }
+        while inputs.len() < INPUTS_A_WAKE
+            && let Some(input) = self.control.try_recv()
+        {
+            inputs.push(input);
+        }
+        // A budget of their own: a flood of control does not starve them, only goes first.
+        let most = inputs.len() + INPUTS_A_WAKE;
+        while inputs.len() < most
+            && let Some(input) = self.bulk.try_recv()
+        {
+            inputs.push(input);
+        }
+        for input in inputs.drain(..) {
+            self.input(input);
+        }
+        self.tick();
+        self.start_commit();
+        self.start_behind();
+        self.out.flush();
+        self.report();
+    }
+
+    /// Wakes the rooms whose time has come, and unloads those that nobody needs.
+    fn tick(&mut self) {
+        while let Some(Reverse((due, group))) = self.timers.peek().copied() {
+            if due > self.now.since_start {
+                break;
+            }
+            self.timers.pop();
+            self.apply(group, Event::Tick);
+            if let Some(Slot::Open(open)) = self.rooms.get(&group)
+                && !open.committing
+                && open.room.is_idle(self.now)
+            {
+                self.rooms.remove(&group);
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Duration> {
+        let timer = self.timers.peek().map(|Reverse((due, _))| *due);
+        [timer, self.commits.due(), self.behind.due()].into_iter().flatten().min()
+    }
+
+    /// Nothing is left that a client was or will be told is stored.
+    fn is_drained(&self) -> bool {
+        self.pending_bytes == 0
+            && self.commits.is_empty()
+            && self.behind.is_empty()
+            && self.control.is_empty()
+            && self.bulk.is_empty()
+    }
+
+    fn report(&mut self) {
+        self.metrics.add(std::mem::take(&mut self.fx.counts));
+        self.metrics.rooms.set(level(self.rooms.len()));
+        self.metrics.control_bytes.set(level(self.control.bytes()));
+        self.metrics.bulk_bytes.set(level(self.bulk.bytes()));
+        self.metrics.pending_bytes.set(level(self.pending_bytes));
+        self.metrics.unstored_bytes.set(level(self.behind.bytes()));
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Loaded { group, result } => self.loaded(group, result),
+            Done::Committed { result, took } => {
+                self.metrics.append_seconds.record(took);
+                self.committed(result);
+            }
+            Done::PageSent { session, group } => self.page_sent(session, group),
+            Done::Behind(result) => self.behind_done(result),
+        }
+    }
+
+    /// The classes that are stored before they are published.
+    pub(super) const STORED_FIRST: [Class; 2] = [Class::Signal, Class::Binary];
+}

@@ -1,0 +1,151 @@
+//! Where rooms live when their owner does not: history, room state, group handles. One trait, and
+//! a conformance suite that every implementation passes.
+
+#[cfg(test)]
+pub(crate) mod conformance;
+mod embedded;
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use edgeway_proto::{Class, Seq};
+
+pub use embedded::{Durability, Embedded, EmbeddedOptions};
+
+/// A future of the store. Boxed, so that the store can be chosen by configuration.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why the store could not do it. The caller may try again, except where it says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The disk or the server failed; nothing of the batch is there, or it will be found again.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// What is stored cannot be read: not to be tried again.
+    #[error("the store holds what cannot be read: {what} at {place}")]
+    Corrupt {
+        /// What is wrong.
+        what: String,
+        /// Key or file.
+        place: String,
+    },
+    /// The entry is older than the log's last one: another owner has sealed the log.
+    #[error("log {group}/{class} is at {last}; an entry {got} is older")]
+    Stale {
+        /// The log's group.
+        group: u64,
+        /// The log's class.
+        class: Class,
+        /// The last entry of the log.
+        last: Seq,
+        /// The entry that was refused.
+        got: Seq,
+    },
+}
+
+/// One log: the history of a group and class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogId {
+    /// The group's handle.
+    pub group: u64,
+    /// The class.
+    pub class: Class,
+}
+
+/// Who sent a message, by which its repeats are known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// `user/device`; empty for the system and for seals.
+    pub device: String,
+    /// The message id.
+    pub id: u64,
+}
+
+/// One entry of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its place. Counter 0 is the seal of an epoch: an entry without a frame.
+    pub seq: Seq,
+    /// Who sent it.
+    pub origin: Origin,
+    /// Milliseconds since 1970 when it was accepted.
+    pub time_ms: u64,
+    /// Milliseconds since 1970 after which it is void; 0 for never.
+    pub expires_ms: u64,
+    /// The key of room state that it sets; empty for none.
+    pub key: String,
+    /// The whole Deliver frame, as every member gets it.
+    pub frame: Bytes,
+}
+
+/// A record and the log it goes to.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Which log.
+    pub log: LogId,
+    /// What.
+    pub record: Record,
+}
+
+/// A page of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// Oldest first. Seals are left out.
+    pub records: Vec<Record>,
+    /// Everything up to here has been looked at, seals, void and trimmed records included: where
+    /// the next page starts. Never before `after`; at the end of the log its last entry.
+    pub upto: Seq,
+    /// There is more.
+    pub more: bool,
+    /// Records that followed `after` have been trimmed away.
+    pub truncated: bool,
+}
+
+/// What a new owner needs to know of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogHead {
+    /// The last entry, seals included; `Seq::ZERO` for a log that never was.
+    pub last: Seq,
+    /// The last entry that is a message.
+    pub last_message: Seq,
+    /// The last message id of each device.
+    pub last_ids: Vec<Origin>,
+    /// The place of recent messages, for answering repeats, oldest first: the log's tail, at most
+    /// 1,000. Messages of no device are left out, as in `last_ids`.
+    pub recent: Vec<(Origin, Seq)>,
+}
+
+/// The store of one backend process, or of many.
+pub trait Store: Send + Sync + 'static {
+    /// The handle of a room, allotted once to its name and kept. `create`: whether a room that
+    /// has none gets one; `None` where it has none and may not.
+    fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>>;
+
+    /// Appends, all or nothing, in one group commit with what others append at the same time. Each
+    /// entry must be later than its log's last one. The latest signal of each key becomes room state
+    /// (an empty payload removes the key), in the same commit. Nothing happens before the future is
+    /// first polled; once it has been, dropping it takes nothing back.
+    fn append(&self, batch: Vec<Append>) -> StoreFuture<'_, ()>;
+
+    /// What follows `after`, at most `limit` records and about `limit_bytes` of frames (one record
+    /// at least). Void records (expired at `now_ms`) are left out and `upto` steps over them.
+    fn read(
+        &self,
+        log: LogId,
+        after: Seq,
+        limit: usize,
+        limit_bytes: usize,
+        now_ms: u64,
+    ) -> StoreFuture<'_, LogPage>;
+
+    /// The end of a log and what its owner must remember.
+    fn head(&self, log: LogId) -> StoreFuture<'_, LogHead>;
+
+    /// The room's state: the latest record of each key, by byte order of the keys, void ones left
+    /// out.
+    fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>>;
+
+    /// Removes records of a log before a position. What was removed is remembered as truncated; the
+    /// head, the last message ids and the room state stay.
+    fn trim(&self, log: LogId, before: Seq) -> StoreFuture<'_, ()>;
+}

@@ -1,0 +1,172 @@
+//! The access side of an uplink.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use edgeway_proto::{
+    link::Stream,
+    rooms::{
+        AccessHello, FromOwner, ToOwner, ToOwnerItem, rooms_client::RoomsClient,
+        to_owner_item::Item,
+    },
+};
+use tokio_stream::StreamExt;
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::TO_OWNER_BYTES;
+use crate::{
+    http2,
+    queue::{Drain, Meters, Queue},
+    roles::Role,
+    shard::Reply,
+};
+
+/// How long an owner may take to answer when it is dialled.
+const DIAL: Duration = Duration::from_secs(5);
+
+/// Dials one role of one process.
+pub(crate) struct Dialler {
+    endpoint: Endpoint,
+    name: String,
+    role: Role,
+    links: AtomicU64,
+    control: Meters,
+    bulk: Meters,
+}
+
+/// The sending half of an uplink.
+pub(crate) struct Uplink {
+    control: Arc<Queue<ToOwnerItem>>,
+    bulk: Arc<Queue<ToOwnerItem>>,
+}
+
+/// The receiving half.
+pub(crate) struct Answers {
+    control: Streaming<FromOwner>,
+    bulk: Streaming<FromOwner>,
+}
+
+impl Dialler {
+    /// `address` is HOST:PORT; `name` is this process's, for the owner's logs.
+    ///
+    /// # Errors
+    /// Where the address is none.
+    pub(crate) fn new(
+        address: &str,
+        name: String,
+        role: Role,
+    ) -> Result<Self, tonic::transport::Error> {
+        let endpoint = http2::client(Endpoint::from_shared(format!("http://{address}"))?);
+        Ok(Self {
+            endpoint: endpoint.connect_timeout(DIAL),
+            name,
+            role,
+            links: AtomicU64::new(1),
+            control: Meters::new("uplink_control"),
+            bulk: Meters::new("uplink_bulk"),
+        })
+    }
+
+    /// Opens both streams.
+    pub(crate) async fn dial(&self, access: u64) -> Result<(Uplink, Answers), Status> {
+        let link = self.links.fetch_add(1, Ordering::Relaxed);
+        let control = Queue::new(TO_OWNER_BYTES, self.control.clone());
+        let bulk = Queue::new(TO_OWNER_BYTES, self.bulk.clone());
+        let dial = async {
+            tokio::try_join!(
+                self.stream(Stream::Control, access, link, &control),
+                self.stream(Stream::Bulk, access, link, &bulk),
+            )
+        };
+        let (control_answers, bulk_answers) = tokio::time::timeout(DIAL, dial)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the owner does not answer"))??;
+        let answers = Answers { control: control_answers, bulk: bulk_answers };
+        Ok((Uplink { control, bulk }, answers))
+    }
+
+    /// One stream on a connection of its own: on a shared one strokes and chat would stand in front
+    /// of joins and signals in the kernel's buffer.
+    async fn stream(
+        &self,
+        stream: Stream,
+        access: u64,
+        link: u64,
+        queue: &Arc<Queue<ToOwnerItem>>,
+    ) -> Result<Streaming<FromOwner>, Status> {
+        let channel: Channel =
+            self.endpoint.connect().await.map_err(|e| Status::unavailable(with_source(&e)))?;
+        let hello = AccessHello {
+            access,
+            name: self.name.clone(),
+            stream: stream.into(),
+            role: self.role.name().to_owned(),
+            link,
+        };
+        let _ = queue.push(ToOwnerItem { item: Some(Item::Hello(hello)) });
+        let items =
+            Drain::new(Arc::clone(queue)).map_while(Result::ok).map(|items| ToOwner { items });
+        Ok(RoomsClient::new(channel).uplink(items).await?.into_inner())
+    }
+}
+
+/// tonic says "transport error" and keeps the reason in the source.
+fn with_source(e: &tonic::transport::Error) -> String {
+    use std::error::Error;
+    match e.source() {
+        Some(source) => format!("{e}: {source}"),
+        None => e.to_string(),
+    }
+}
+
+impl Uplink {
+    /// Queues an item, waiting for room. `false`: the uplink is at its end.
+    pub(crate) async fn send(&self, stream: Stream, item: Item) -> bool {
+        let queue = match stream {
+            Stream::Control => &self.control,
+            Stream::Bulk => &self.bulk,
+        };
+        queue.push_waiting(ToOwnerItem { item: Some(item) }).await
+    }
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        self.control.finish();
+        self.bulk.finish();
+    }
+}
+
+impl Answers {
+    /// Reads what the owner says until either stream ends; why it ended.
+    pub(crate) async fn run(mut self, mut reply: impl FnMut(Reply)) -> Status {
+        let ended = || Status::unavailable("the owner has ended the link");
+        loop {
+            tokio::select! {
+                answer = self.control.message() => match answer {
+                    Ok(Some(answer)) => {
+                        for item in answer.items.into_iter().filter_map(|item| item.item) {
+                            reply(Reply::Item(item));
+                        }
+                    }
+                    Ok(None) => return ended(),
+                    Err(status) => return status,
+                },
+                // Nothing comes on this one.
+                answer = self.bulk.message() => match answer {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return ended(),
+                    Err(status) => return status,
+                },
+            }
+        }
+    }
+}
