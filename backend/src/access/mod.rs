@@ -2,6 +2,7 @@
 //! of each Session and passes what a client asks on to the owners of rooms and inboxes; what they
 //! answer goes to the client's gateway without coming by here.
 
+mod out;
 mod owners;
 mod session;
 mod space;
@@ -21,7 +22,8 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::owners::{Node, OwnerId, Owners};
 use self::{
-    session::{Fatal, Identity, Out, RETRY_MS, Session, unavailable},
+    out::{Fatal, Out, RETRY_MS, unavailable},
+    session::{Identity, Session},
     space::SessionType,
     table::{Claim, Entry, Table},
 };
@@ -86,18 +88,22 @@ impl Access {
         };
         let session = identity.session;
         if let Some(older) = older.filter(|older| *older != session) {
-            let reason = "a newer connection of the same user and device took over".to_owned();
-            self.end(older, Some(Fatal { code: CloseCode::Replaced, reason })).await;
+            self.end(older, Some(Fatal::replaced())).await;
         }
         metrics::counter!("edgeway_access_sessions_opened_total").increment(1);
-        let session = Session::new(identity, self.0.rooms_max);
-        if self.0.table.insert(Entry { link: Arc::clone(link), session }) {
-            link.push(Stream::Control, down_item::Item::Opened(Opened { session: number }));
-        } else {
+        let device = table::Device::of(&identity);
+        let entry =
+            Entry { link: Arc::clone(link), session: Session::new(identity, self.0.rooms_max) };
+        if !self.0.table.insert(entry) {
             warn(link, "a Session was opened twice");
             let reason = "the gateway opened the Session twice".to_owned();
-            let reference = SessionRef { gateway: link.gateway, session: number };
-            self.end(reference, Some(Fatal { code: CloseCode::Protocol, reason })).await;
+            return self.end(session, Some(Fatal { code: CloseCode::Protocol, reason })).await;
+        }
+        if self.0.table.current(&device) == Some(session) {
+            link.push(Stream::Control, down_item::Item::Opened(Opened { session: number }));
+        } else {
+            // One on another link took over between the claim and the insertion.
+            self.end(session, Some(Fatal::replaced())).await;
         }
     }
 
@@ -114,9 +120,13 @@ impl Access {
         let done = self.drive(session, |entry, owners, out| {
             entry.session.data(owners, class, &data.frames, out)
         });
-        if !done.await && stream == Stream::Control {
-            // It may have been closed from here just now; where not, the gateway must know.
-            metrics::counter!("edgeway_access_unknown_sessions_total").increment(1);
+        if done.await {
+            return;
+        }
+        // It may have been closed from here just now; where not, the gateway must know. On BULK it
+        // may also be ahead of its own opening, which only what is not joined yet can be.
+        metrics::counter!("edgeway_access_unknown_sessions_total").increment(1);
+        if stream == Stream::Control {
             link.close(data.session, CloseCode::NotOpen, "this Session is not open");
         }
     }

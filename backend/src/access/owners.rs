@@ -50,7 +50,7 @@ pub(crate) struct Node {
 /// Where an owner is.
 pub(crate) enum Place {
     Here(Owner),
-    There(Dialler),
+    There(Box<Dialler>),
 }
 
 enum Reach {
@@ -69,7 +69,7 @@ impl Node {
     }
 
     pub(crate) fn there(role: Role, name: String, dialler: Dialler) -> Self {
-        Self::new(role, name, Place::There(dialler))
+        Self::new(role, name, Place::There(Box::new(dialler)))
     }
 }
 

@@ -5,53 +5,26 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use edgeway_proto::{
-    AckStatus, Class, CloseCode, DecodeError, ErrorCode, RawFrame, Seq, Text,
-    frame::{
-        self, Ack, Error, FIRST_SKIPPED_KIND, History, Leave, Members, Send, join_flag, split,
-    },
-    link::{self, Stream},
+    AckStatus, Class, CloseCode, DecodeError, ErrorCode, RawFrame, Seq,
+    frame::{self, Ack, FIRST_SKIPPED_KIND, History, Leave, Members, Send, join_flag, split},
+    link::Stream,
     rooms::{self, SessionRef, to_owner_item::Item},
 };
 
-use super::{owners::OwnerId, space::SessionType};
+use super::{
+    out::{Fatal, Out, RETRY_MS, error, have, protocol, stream_of, unavailable},
+    owners::OwnerId,
+    space::SessionType,
+};
 use crate::roles::Role;
 
 /// What one Session may have waiting for the answer to a join: as much as the credit of its lanes,
 /// which is what its client can have sent.
 const PARKED_BYTES: usize = 128 * 1024;
 
-/// When a client may ask again for what could not be reached.
-pub(super) const RETRY_MS: u64 = 1_000;
-
 /// Who owns a name.
 pub(super) trait Route {
     fn owner(&self, role: Role, room: &str) -> OwnerId;
-}
-
-/// What is to be sent.
-#[derive(Debug)]
-pub(super) enum Out {
-    /// To an owner, on a stream.
-    Owner(OwnerId, Stream, Item),
-    /// Frames for the client, on its signal lane.
-    Client(Bytes),
-}
-
-/// The Session cannot go on: what its client is told.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fatal {
-    pub(super) code: CloseCode,
-    pub(super) reason: String,
-}
-
-impl From<DecodeError> for Fatal {
-    fn from(e: DecodeError) -> Self {
-        Self { code: e.close_code(), reason: e.to_string() }
-    }
-}
-
-fn protocol(reason: &str) -> Fatal {
-    Fatal { code: CloseCode::Protocol, reason: reason.to_owned() }
 }
 
 /// Which Session, and whose.
@@ -395,28 +368,4 @@ impl Session {
         };
         self.groups.iter().map(leave).collect()
     }
-}
-
-/// The stream of a link that carries a class.
-const fn stream_of(class: Class) -> Stream {
-    match class {
-        Class::Signal => Stream::Control,
-        Class::Binary | Class::Chat => Stream::Bulk,
-    }
-}
-
-fn have(class: Class, seq: Seq) -> rooms::Have {
-    rooms::Have { class: link::Class::from(class).into(), position: Some(seq.into()) }
-}
-
-fn error(request: u64, code: ErrorCode, detail: impl Into<String>) -> Out {
-    let detail = Text::from(detail.into());
-    Out::Client(Error { request, code: code.code(), retry_after_ms: 0, detail }.to_bytes())
-}
-
-/// The error of a join whose owner cannot be reached.
-pub(super) fn unavailable(request: u64, retry_after_ms: u64) -> Out {
-    let code = ErrorCode::Unavailable.code();
-    let detail = Text::from_static("the room cannot be reached now");
-    Out::Client(Error { request, code, retry_after_ms, detail }.to_bytes())
 }

@@ -37,14 +37,14 @@ pub(super) struct Table {
 
 /// One Session of each type lives for each device.
 #[derive(PartialEq, Eq, Hash)]
-struct Device {
+pub(super) struct Device {
     kind: SessionType,
     user: String,
     device: String,
 }
 
 impl Device {
-    fn of(identity: &Identity) -> Self {
+    pub(super) fn of(identity: &Identity) -> Self {
         let (user, device) = (identity.user.clone(), identity.device.clone());
         Self { kind: identity.kind, user, device }
     }
@@ -97,6 +97,11 @@ impl Table {
             }
             MapEntry::Occupied(mut occupied) => Claim::Granted(Some(occupied.insert(mine).session)),
         }
+    }
+
+    /// A device's current Session.
+    pub(super) fn current(&self, device: &Device) -> Option<SessionRef> {
+        self.devices.lock().get(device).map(|current| current.session)
     }
 
     /// `false`: there is a Session of that name already.

@@ -9,8 +9,9 @@ use edgeway_proto::{
 };
 
 use super::{
+    out::{Fatal, Out},
     owners::OwnerId,
-    session::{Fatal, Identity, Out, Route, Session},
+    session::{Identity, Route, Session},
     space::SessionType,
 };
 use crate::roles::Role;

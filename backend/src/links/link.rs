@@ -186,3 +186,55 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use edgeway_proto::link::Publish;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::queue::Drain;
+
+    fn link() -> Arc<Link> {
+        Link::new(&Hello::default(), &Welcome::default(), &LinkMeters::new())
+    }
+
+    fn publish(class: Class, group: u64) -> Item {
+        let frames = Bytes::from_static(&[0; 64 * 1024]);
+        Item::Publish(Publish { group, class: class.into(), frames, ..Publish::default() })
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_does_not_read_loses_the_oldest_chat_and_no_strokes() {
+        let link = link();
+        for n in 1..=100 {
+            assert!(link.push(Stream::Bulk, publish(Class::Binary, n)));
+            assert!(link.push(Stream::Bulk, publish(Class::Chat, n)));
+        }
+        link.finish();
+        let mut drain = Drain::new(Arc::clone(link.queue(Stream::Bulk)));
+        let (mut strokes, mut chat) = (Vec::new(), Vec::new());
+        while let Some(Ok(batch)) = drain.next().await {
+            for item in batch {
+                match item.item {
+                    Some(Item::Publish(p)) if p.class() == Class::Chat => chat.push(p.group),
+                    Some(Item::Publish(p)) => strokes.push(p.group),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(strokes, (1..=100).collect::<Vec<_>>());
+        assert!(chat.len() < 100 && chat.is_sorted());
+        assert_eq!(chat.last(), Some(&100), "the latest chat is there");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_does_not_read_signals_is_cut() {
+        let link = link();
+        let fits = (0..1000).take_while(|n| link.push(Stream::Control, publish(Class::Signal, *n)));
+        assert!((100..128).contains(&fits.count()));
+        assert!(link.ended().is_cancelled() && !link.open());
+        assert!(!link.push(Stream::Bulk, publish(Class::Chat, 1)));
+    }
+}

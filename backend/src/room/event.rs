@@ -173,7 +173,7 @@ const PUBLISH_BYTES: usize = 256 * 1024;
 
 impl Effects {
     /// Frames that `encode` appends, for one client.
-    pub(crate) fn to_session(&mut self, session: SessionId, encode: impl FnOnce(&mut BytesMut)) {
+    pub(crate) fn tell(&mut self, session: SessionId, encode: impl FnOnce(&mut BytesMut)) {
         if self.scratch.capacity() < SCRATCH_BYTES / 16 {
             self.scratch = BytesMut::with_capacity(SCRATCH_BYTES);
         }
@@ -184,7 +184,7 @@ impl Effects {
 
     pub(crate) fn ack(&mut self, session: SessionId, ack: &frame::Ack) {
         self.counts.acks[ack.class.index()][ack.status as usize] += 1;
-        self.to_session(session, |out| ack.encode(out));
+        self.tell(session, |out| ack.encode(out));
     }
 
     /// A message that may not be sent: the ack, and an error that says why.
@@ -218,7 +218,7 @@ impl Effects {
         let retry_after_ms = if code == ErrorCode::Unavailable { RETRY_AFTER_MS } else { 0 };
         let detail = Text::from_static(detail);
         let error = frame::Error { request, code: code.code(), retry_after_ms, detail };
-        self.to_session(session, |out| error.encode(out));
+        self.tell(session, |out| error.encode(out));
     }
 
     /// Publishes frames that end at `ends`, in pieces that fit into a message of the link.
@@ -245,7 +245,7 @@ impl Effects {
         }
     }
 
-    pub(crate) fn to_access(&mut self, access: u64, item: rooms::from_owner_item::Item) {
+    pub(crate) fn tell_access(&mut self, access: u64, item: rooms::from_owner_item::Item) {
         self.list.push(Effect::ToAccess { access, item });
     }
 }

@@ -31,11 +31,12 @@ impl Room {
             return self.refuse_join(&join, ErrorCode::RoomFull, detail, fx);
         }
         let sender = self.senders.attach(&join.user, &join.device);
-        let member = Member { user: join.user.detached(), sender, access, send_only: join.send_only };
+        let member =
+            Member { user: join.user.detached(), sender, access, send_only: join.send_only };
         self.members.insert(session, member, now.since_start);
         fx.counts.members += 1;
         let joined = self.joined(&join, sender, now);
-        fx.to_session(session, |out| joined.encode(out));
+        fx.tell(session, |out| joined.encode(out));
         if !join.send_only {
             for class in Class::ALL {
                 let (head, have) = (self.head(class), join.have[class.index()]);
@@ -43,20 +44,14 @@ impl Room {
             }
         }
         let (session, group) = (Some(session.into()), self.group);
-        fx.to_access(access, Item::Joined(rooms::Joined { session, request, group }));
+        fx.tell_access(access, Item::Joined(rooms::Joined { session, request, group }));
     }
 
-    fn refuse_join(
-        &self,
-        join: &Join,
-        code: ErrorCode,
-        detail: &'static str,
-        fx: &mut Effects,
-    ) {
+    fn refuse_join(&self, join: &Join, code: ErrorCode, detail: &'static str, fx: &mut Effects) {
         let (session, request) = (join.session, join.request);
         fx.error(session, request, code, detail);
         let refused = rooms::Refused { session: Some(session.into()), request, code: 0 };
-        fx.to_access(join.access, Item::Refused(refused));
+        fx.tell_access(join.access, Item::Refused(refused));
     }
 
     /// Lets those in whose messages are stored now.
@@ -96,7 +91,7 @@ impl Room {
         let was_member = self.remove(session, now, fx).is_some();
         if request != 0 && was_member {
             let left = self.left(request, CloseCode::Normal, "");
-            fx.to_session(session, |out| left.encode(out));
+            fx.tell(session, |out| left.encode(out));
         } else if request != 0 {
             fx.error(session, request, ErrorCode::NotJoined, "the room is not joined");
         }
@@ -117,7 +112,7 @@ impl Room {
                 let code = u32::try_from(ErrorCode::Unavailable.code()).unwrap_or_default();
                 let (session, request) = (Some(join.session.into()), join.request);
                 let refused = rooms::Refused { session, request, code };
-                fx.to_access(join.access, Item::Refused(refused));
+                fx.tell_access(join.access, Item::Refused(refused));
             } else {
                 self.waiting.push(join);
             }
@@ -135,7 +130,7 @@ impl Room {
         for session in self.members.find(|_, _| true) {
             if let Some(member) = self.remove(session, now, fx) {
                 let left = self.left(0, CloseCode::BackendLost, "the room has moved");
-                fx.to_session(session, |out| left.encode(out));
+                fx.tell(session, |out| left.encode(out));
                 self.tell_left(session, member.access, fx);
             }
         }
@@ -153,7 +148,7 @@ impl Room {
         match self.may_read(session) {
             Ok(()) => {
                 let page = self.members.page(request);
-                fx.to_session(session, |out| page.encode(out));
+                fx.tell(session, |out| page.encode(out));
             }
             Err((code, detail)) => fx.error(session, request.request, code, detail),
         }
@@ -166,7 +161,7 @@ impl Room {
 
     fn tell_left(&self, session: SessionId, access: u64, fx: &mut Effects) {
         let (session, group) = (Some(session.into()), self.group);
-        fx.to_access(access, Item::Left(rooms::Left { session, group }));
+        fx.tell_access(access, Item::Left(rooms::Left { session, group }));
     }
 
     fn remove(&mut self, session: SessionId, now: Now, fx: &mut Effects) -> Option<Member> {

@@ -97,13 +97,7 @@ pub fn seals(group: u64, heads: &[LogHead; 3], wall_ms: u64) -> Vec<Append> {
 impl Room {
     /// A room whose [`seals`] are stored.
     #[must_use]
-    pub fn new(
-        group: u64,
-        kind: Kind,
-        config: Arc<RoomConfig>,
-        loaded: Loaded,
-        now: Now,
-    ) -> Self {
+    pub fn new(group: u64, kind: Kind, config: Arc<RoomConfig>, loaded: Loaded, now: Now) -> Self {
         let epoch = |class: Class| loaded.heads[class.index()].last.epoch + 1;
         let log = |class| Log::new(LogId { group, class }, epoch(class));
         let mut senders = Senders::new(config.senders_max, config.recent_ids);

@@ -57,11 +57,7 @@ impl Presence {
     }
 
     /// The frames that tell what changed; none where nothing did.
-    pub(crate) fn take(
-        &mut self,
-        group: u64,
-        users: &BTreeMap<Text, u32>,
-    ) -> Vec<frame::Presence> {
+    pub(crate) fn take(&mut self, group: u64, users: &BTreeMap<Text, u32>) -> Vec<frame::Presence> {
         self.due = None;
         let touched = std::mem::take(&mut self.touched);
         let nameless = std::mem::take(&mut self.nameless) || users.len() > self.names_max;

@@ -157,11 +157,8 @@ impl Room {
     ) {
         let Some(log) = self.logs.get_mut(send.class.index()) else { return };
         let place = seq.unwrap_or(Seq::ZERO);
-        let later = Later {
-            session,
-            ack: answer(send, AckStatus::Duplicate, place, 0),
-            refusal: None,
-        };
+        let later =
+            Later { session, ack: answer(send, AckStatus::Duplicate, place, 0), refusal: None };
         let pending = seq.map(|seq| log.is_pending(seq));
         // Where its place is forgotten, it may be among what is pending. A repeat that is not answered
         // comes again.

@@ -19,16 +19,32 @@ use super::*;
 /// Something that happens.
 #[derive(Debug, Clone)]
 enum Op {
-    Join { session: u64, send_only: bool },
-    Leave { session: u64 },
+    Join {
+        session: u64,
+        send_only: bool,
+    },
+    Leave {
+        session: u64,
+    },
     /// `skip`: how far the id is from the next one.
-    Send { session: u64, class: Class, skip: i64, key: Option<u8>, len: usize, void: bool },
-    Members { session: u64 },
+    Send {
+        session: u64,
+        class: Class,
+        skip: i64,
+        key: Option<u8>,
+        len: usize,
+        void: bool,
+    },
+    Members {
+        session: u64,
+    },
     GatewayGone(u64),
     AccessGone(u64),
     Collect,
     Stored,
-    Pass { ms: u64 },
+    Pass {
+        ms: u64,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -140,7 +156,8 @@ impl Sim {
                 let (user, have) = (Text::from(user(session)), [None; 3]);
                 let (access, asked) = (session % 2, Text::from("room"));
                 let session = id(session);
-                let join = Join { session, access, request: 1, asked, user, device, send_only, have };
+                let join =
+                    Join { session, access, request: 1, asked, user, device, send_only, have };
                 self.apply(Event::Join(join));
             }
             Op::Leave { session } => {

@@ -229,7 +229,9 @@ fn joined_comes_before_the_subscriptions_and_both_tell_the_head() {
     let head = Seq::new(1, 1);
     assert_eq!(joined.classes[0], (head, 0), "what is not published yet arrives live");
     assert!(matches!(effects[0], Effect::ToSession { .. }));
-    assert!(matches!(effects[1], Effect::Subscribe { class: Class::Signal, head: h, .. } if h == head));
+    assert!(
+        matches!(effects[1], Effect::Subscribe { class: Class::Signal, head: h, .. } if h == head)
+    );
     assert_eq!(bench.room.route().collect::<Vec<_>>(), [(1, 2), (2, 1)]);
 }
 
@@ -266,7 +268,10 @@ fn what_is_refused_does_not_use_up_its_id() {
     for (send, code) in [
         (keyed(2, "b", b"x"), ErrorCode::TooLarge),
         (message(Class::Signal, 2, b"more than ten bytes"), ErrorCode::TooLarge),
-        (frame::Send { key: Text::from("k"), ..message(Class::Binary, 1, b"") }, ErrorCode::BadRequest),
+        (
+            frame::Send { key: Text::from("k"), ..message(Class::Binary, 1, b"") },
+            ErrorCode::BadRequest,
+        ),
         (message(Class::Chat, 1, b"more than ten bytes"), ErrorCode::TooLarge),
     ] {
         let id = send.id;

@@ -8,12 +8,13 @@ use edgeway_proto::{
 };
 
 use super::{
-    Reply, unreachable,
+    Reply,
     history::error_frame,
     load::{Waiting, load},
     outbox::{stream_of, to_session},
     requests::Queued,
     task::{Done, Input, OpenRoom, Shard, Slot, wall_ms},
+    unreachable,
 };
 use crate::{
     room::{Effect, Event, Join, Loaded, Room, SessionId},
@@ -217,7 +218,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn error(&mut self, session: SessionId, request: u64, code: ErrorCode, detail: &'static str) {
+    pub(super) fn error(
+        &mut self,
+        session: SessionId,
+        request: u64,
+        code: ErrorCode,
+        detail: &'static str,
+    ) {
         let item = to_session(session, error_frame(request, code, detail));
         self.out.push(session.gateway, link::Stream::Control, item);
     }

@@ -33,9 +33,7 @@ impl Metrics {
         let shard = shard.to_string();
         let gauge = |name: &'static str| gauge!(name, "kind" => kind, "shard" => shard.clone());
         let count = |name: &'static str| counter!(name, "kind" => kind);
-        let error = |op: &'static str| {
-            counter!("edgeway_owner_store_errors_total", "kind" => kind, "op" => op)
-        };
+        let error = |op: &'static str| counter!("edgeway_owner_store_errors_total", "kind" => kind, "op" => op);
         Self {
             messages: Class::ALL.map(|class| {
                 ACK_STATUSES.map(|(_, outcome)| {

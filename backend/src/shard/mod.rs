@@ -43,8 +43,11 @@ pub trait Gateways: Send + Sync + 'static {
         stream: link::Stream,
         items: &mut Vec<link::down_item::Item>,
     ) -> bool {
-        // Not `all`: after a failure the rest is still taken out.
-        items.drain(..).fold(true, |sent, item| sent && self.send(gateway, stream, item))
+        let mut sent = true;
+        for item in items.drain(..) {
+            sent = sent && self.send(gateway, stream, item);
+        }
+        sent
     }
 
     /// Whether the gateway has a link with this process.

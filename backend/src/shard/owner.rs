@@ -17,11 +17,12 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Gateways, Kind, OwnerConfig, Replies, Reply, unreachable,
+    Gateways, Kind, OwnerConfig, Replies, Reply,
     history::error_frame,
     outbox::to_session,
     queue::{self, queue},
     task::{Input, Shard},
+    unreachable,
 };
 use crate::{
     room::{Join, RoomConfig},
@@ -164,6 +165,16 @@ impl Drop for AccessLink {
     }
 }
 
+/// Where an item goes.
+enum Way {
+    /// Into a queue.
+    Shard(Routed),
+    /// A join of a name that is not known yet.
+    LookUp(rooms::Join),
+    /// It names no Session.
+    Nowhere,
+}
+
 /// An item on its way to a shard.
 struct Routed {
     shard: usize,
@@ -171,14 +182,20 @@ struct Routed {
     bytes: usize,
 }
 
+impl From<Option<Routed>> for Way {
+    fn from(routed: Option<Routed>) -> Self {
+        routed.map_or(Self::Nowhere, Self::Shard)
+    }
+}
+
 impl AccessLink {
     /// Passes an item on to its room. Waits while the room's shard has all that it may hold; so
     /// CONTROL and BULK are better sent from tasks of their own.
     pub async fn send(&self, stream: link::Stream, item: Item) {
         match self.route(item) {
-            Ok(Some(to)) => self.queue(stream, to.shard).send(to.input, to.bytes).await,
-            Ok(None) => {}
-            Err(join) => {
+            Way::Shard(to) => self.queue(stream, to.shard).send(to.input, to.bytes).await,
+            Way::Nowhere => {}
+            Way::LookUp(join) => {
                 // Closed never: the semaphore lives as long as the owner.
                 if let Ok(turn) = self.owner.lookups.clone().acquire_owned().await {
                     self.look_up(join, turn);
@@ -194,11 +211,11 @@ impl AccessLink {
     #[expect(clippy::result_large_err, reason = "the item itself comes back")]
     pub fn try_send(&self, stream: link::Stream, item: Item) -> Result<(), Item> {
         match self.route(item.clone()) {
-            Ok(Some(to)) => {
+            Way::Shard(to) => {
                 self.queue(stream, to.shard).try_send(to.input, to.bytes).map_err(|_| item)
             }
-            Ok(None) => Ok(()),
-            Err(join) => match self.owner.lookups.clone().try_acquire_owned() {
+            Way::Nowhere => Ok(()),
+            Way::LookUp(join) => match self.owner.lookups.clone().try_acquire_owned() {
                 Ok(turn) => {
                     self.look_up(join, turn);
                     Ok(())
@@ -221,31 +238,34 @@ impl AccessLink {
         }
     }
 
-    /// Where an item goes; nowhere where it names no Session. A join of a name that is not known yet
-    /// comes back as it is.
-    fn route(&self, item: Item) -> Result<Option<Routed>, rooms::Join> {
+    fn route(&self, item: Item) -> Way {
         let access = self.access.id;
-        let routed = match item {
-            Item::Hello(_) => None,
+        match item {
+            Item::Hello(_) => Way::Nowhere,
             Item::Join(join) => {
                 let known = self.owner.names.read().get(&join.room).copied();
                 match known {
-                    Some(group) => self.owner.join(group, access, join),
-                    None => return Err(join),
+                    Some(group) => self.owner.join(group, access, join).into(),
+                    None => Way::LookUp(join),
                 }
             }
-            Item::Leave(rooms::Leave { session, request, group }) => session.map(|session| {
-                let session = session.into();
-                let input = Input::Leave { access, session, request, group };
-                self.owner.routed(group, input, 0)
-            }),
-            Item::Frames(rooms::Frames { session, group, frames }) => session.map(|session| {
-                let bytes = frames.len();
-                let input = Input::Frames { session: session.into(), group, frames };
-                self.owner.routed(group, input, bytes)
-            }),
-        };
-        Ok(routed)
+            Item::Leave(rooms::Leave { session, request, group }) => {
+                let leave = session.map(|session| {
+                    let session = session.into();
+                    let input = Input::Leave { access, session, request, group };
+                    self.owner.routed(group, input, 0)
+                });
+                leave.into()
+            }
+            Item::Frames(rooms::Frames { session, group, frames }) => {
+                let frames = session.map(|session| {
+                    let bytes = frames.len();
+                    let input = Input::Frames { session: session.into(), group, frames };
+                    self.owner.routed(group, input, bytes)
+                });
+                frames.into()
+            }
+        }
     }
 
     /// Asks the store for the handle of a room's name, and passes the join on.

@@ -34,9 +34,21 @@ pub(super) enum Input {
     AccessGone(u64),
     /// A gateway's link ended.
     GatewayGone(u64),
-    Join { group: u64, join: crate::room::Join },
-    Leave { access: u64, session: SessionId, request: u64, group: u64 },
-    Frames { session: SessionId, group: u64, frames: bytes::Bytes },
+    Join {
+        group: u64,
+        join: crate::room::Join,
+    },
+    Leave {
+        access: u64,
+        session: SessionId,
+        request: u64,
+        group: u64,
+    },
+    Frames {
+        session: SessionId,
+        group: u64,
+        frames: bytes::Bytes,
+    },
 }
 
 /// What was done beside the shard.

@@ -34,7 +34,7 @@ use tonic::{
 };
 
 /// Far beyond what anything takes: it only ends a test that would hang.
-const GIVE_UP: Duration = Duration::from_secs(15);
+const GIVE_UP: Duration = Duration::from_secs(60);
 
 /// A running backend.
 pub struct Running {

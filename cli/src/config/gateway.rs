@@ -1,0 +1,153 @@
+//! The gateway's part, with what the gateway crate cannot know: which backends this process runs
+//! itself, where its certificate comes from, and who may log in.
+
+use std::net::SocketAddr;
+
+use anyhow::anyhow;
+use edgeway_gateway::config::{self as gateway, RawBackends, RawGateway};
+
+use super::{Problem, ROLES, RawFile, Use};
+
+/// Certificate chain and key, PEM.
+pub type Pem = (Vec<u8>, Vec<u8>);
+
+/// Stands for the backends of `up` until they are bound.
+const UNBOUND: &str = "127.0.0.1:1";
+
+/// A gateway's settings, checked; complete once certificate and backends are there.
+#[derive(Debug, Clone)]
+pub struct GatewaySettings {
+    raw: RawGateway,
+    backends: RawBackends,
+    tls: Option<Pem>,
+}
+
+impl GatewaySettings {
+    pub(super) fn validate(raw: &RawFile, purpose: Use, problems: &mut Vec<Problem>) -> Self {
+        let mut settings = Self {
+            raw: raw.gateway.clone(),
+            backends: raw.backends.clone(),
+            tls: None,
+        };
+        if purpose == Use::Up {
+            settings.serve_roles_at(UNBOUND);
+        }
+        let is_backend = matches!(purpose, Use::Backend(_));
+        let before = problems.len();
+        if !is_backend {
+            settings.read_tls(problems);
+        }
+        let is_told = problems.len() > before;
+        settings.check_login(raw.auth.mode.as_deref(), problems);
+        // A certificate that another process has, or that is made later, is not missing.
+        let may_lack_tls = is_told || is_backend || (purpose == Use::Up && settings.makes_tls());
+        let (raw, backends) = (settings.raw.clone(), settings.backends.clone());
+        let found = gateway::validate(raw, backends, settings.tls.clone()).err().unwrap_or_default();
+        let counts = |p: &gateway::Problem| !(may_lack_tls && p.key.starts_with("gateway.tls"));
+        let found = found.into_iter().filter(counts);
+        problems.extend(found.map(|p| Problem { key: p.key, problem: p.problem }));
+        settings
+    }
+
+    /// Where clients reach it, as configured: what it is, and the address.
+    pub fn listening(&self) -> Vec<(&'static str, &str)> {
+        let listen = &self.raw.listen;
+        [("QUIC", &listen.quic), ("TCP/TLS", &listen.tcp), ("TCP in the clear", &listen.plain)]
+            .into_iter()
+            .map(|(what, addr)| (what, addr.as_str()))
+            .filter(|(_, addr)| !addr.is_empty())
+            .collect()
+    }
+
+    /// The addresses of [`Self::listening`].
+    pub fn addrs(&self) -> Vec<SocketAddr> {
+        self.listening().iter().filter_map(|(_, addr)| addr.parse().ok()).collect()
+    }
+
+    /// Name of the gateway.
+    pub fn name(&self) -> &str {
+        &self.raw.name
+    }
+
+    /// The backends and their addresses.
+    pub fn backends(&self) -> &RawBackends {
+        &self.backends
+    }
+
+    /// Whether development certificates are to be made: none are configured.
+    pub fn makes_tls(&self) -> bool {
+        self.raw.tls.cert.is_empty() && self.raw.tls.key.is_empty()
+    }
+
+    /// Uses a certificate that was made.
+    pub fn with_tls(mut self, cert: &str, key: &str) -> Self {
+        self.tls = Some((cert.into(), key.into()));
+        self
+    }
+
+    /// The roles of `up` are reached at this address.
+    pub fn with_roles_at(mut self, addr: SocketAddr) -> Self {
+        self.serve_roles_at(&addr.to_string());
+        self
+    }
+
+    /// What the gateway runs with.
+    ///
+    /// # Errors
+    /// Where the certificate that was made is not good.
+    pub fn config(self) -> anyhow::Result<gateway::Config> {
+        let Self { raw, backends, tls } = self;
+        gateway::validate(raw, backends, tls).map_err(|problems| {
+            let lines: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.key, p.problem)).collect();
+            anyhow!("the gateway cannot start: {}", lines.join("; "))
+        })
+    }
+
+    fn serve_roles_at(&mut self, addr: &str) {
+        for role in ROLES {
+            self.backends.insert(role.to_owned(), vec![addr.to_owned()]);
+        }
+    }
+
+    fn read_tls(&mut self, problems: &mut Vec<Problem>) {
+        let tls = &self.raw.tls;
+        let mut read = |key: &str, path: &str, other: &str| {
+            if path.is_empty() {
+                if !other.is_empty() {
+                    let problem = "is missing: a certificate and its key go together";
+                    problems.push(Problem::new(key, problem));
+                }
+                return None;
+            }
+            let read = std::fs::read(path);
+            read.map_err(|e| {
+                let problem = format!("cannot read {path}: {e}; name a PEM file that this user may read");
+                problems.push(Problem::new(key, problem));
+            })
+            .ok()
+        };
+        let cert = read("gateway.tls.cert", &tls.cert, &tls.key);
+        let key = read("gateway.tls.key", &tls.key, &tls.cert);
+        self.tls = cert.zip(key);
+    }
+
+    /// Who can be reached from other machines must know who is there.
+    fn check_login(&self, mode: Option<&str>, problems: &mut Vec<Problem>) {
+        if mode.unwrap_or("development") != "development" {
+            return;
+        }
+        let listen = &self.raw.listen;
+        for (key, addr) in [("quic", &listen.quic), ("tcp", &listen.tcp), ("plain", &listen.plain)] {
+            if addr.parse::<SocketAddr>().is_ok_and(|addr| !addr.ip().is_loopback()) {
+                problems.push(Problem::new(
+                    format!("gateway.listen.{key}"),
+                    format!(
+                        "{addr} can be reached from other machines, and auth.mode = \"development\" \
+                         lets anyone in under any name; set auth.mode = \"passwords\" with \
+                         [auth.users], or listen on loopback, such as 127.0.0.1:4433"
+                    ),
+                ));
+            }
+        }
+    }
+}

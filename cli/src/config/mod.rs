@@ -1,0 +1,184 @@
+//! The config: one TOML file for all processes, read, overridden by flags, and checked as a whole.
+//!
+//! [`File::read`] gives what the file says, [`File::settings`] what the program uses. Whatever is
+//! wrong is reported at once, each problem with its line or flag, its key, and what would be right.
+
+mod document;
+mod gateway;
+mod message;
+mod parse;
+mod process;
+mod raw;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use edgeway_backend::{Roles, check_roles, config as backend};
+use parse::Misfit;
+
+pub use gateway::GatewaySettings;
+pub use process::{Process, check_levels};
+pub use raw::RawFile;
+pub use report::BadConfig;
+
+/// Explains every key; at the root of the repository.
+const EXAMPLE: &str = "edgeway.example.toml";
+
+/// The roles that `up` runs itself.
+pub const ROLES: [&str; 3] = ["access", "room", "peer"];
+
+/// Something wrong with the value of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Dotted; of a list's item with its index.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl Problem {
+    fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { key: key.into(), problem: problem.into() }
+    }
+}
+
+impl From<backend::ConfigProblem> for Problem {
+    fn from(p: backend::ConfigProblem) -> Self {
+        // The file lists the processes once, for gateways and backends alike.
+        let key = match p.key.strip_prefix("nodes.") {
+            Some(rest) => format!("backends.{rest}"),
+            None => p.key,
+        };
+        Self { key, problem: p.problem }
+    }
+}
+
+/// Which process the settings are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// All in one: the backends are in this process, and certificates can be made.
+    Up,
+    /// A gateway of its own.
+    Gateway,
+    /// A backend of its own: certificates of the gateways need not be on this machine.
+    Backend(Roles),
+}
+
+/// What a file and the flags say.
+#[derive(Debug, Default)]
+pub struct File {
+    path: Option<PathBuf>,
+    text: String,
+    raw: RawFile,
+    misfits: Vec<Misfit>,
+    /// Keys that a flag has set, with the flag.
+    flags: BTreeMap<&'static str, &'static str>,
+}
+
+/// What the processes run with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub process: Process,
+    pub gateway: GatewaySettings,
+    pub backend: backend::Config,
+    /// What has no effect, for the log.
+    pub notes: Vec<String>,
+}
+
+impl File {
+    /// Reads `path`; without one, everything has its default.
+    ///
+    /// # Errors
+    /// Where the file cannot be read. What stands in it is judged by [`File::settings`].
+    pub fn read(path: Option<&Path>) -> Result<Self, BadConfig> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| BadConfig::Unreadable { path: path.to_owned(), source })?;
+        Ok(Self { path: Some(path.to_owned()), ..Self::parse(text) })
+    }
+
+    fn parse(text: String) -> Self {
+        let (raw, misfits) = parse::parse(&text);
+        Self { text, raw, misfits, ..Self::default() }
+    }
+
+    /// Sets a key from a flag, where the flag was given.
+    pub fn set<T>(
+        &mut self,
+        flag: &'static str,
+        key: &'static str,
+        value: Option<T>,
+        apply: impl FnOnce(&mut RawFile, T),
+    ) {
+        if let Some(value) = value {
+            apply(&mut self.raw, value);
+            self.flags.insert(key, flag);
+        }
+    }
+
+    /// Whether it describes processes of their own rather than `up`.
+    pub fn is_of_a_cluster(&self) -> bool {
+        ROLES.iter().any(|role| self.raw.backends.contains_key(*role))
+    }
+
+    /// Checks all of it, also what only other processes use: a config that is wrong anywhere
+    /// takes effect nowhere.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn settings(self, purpose: Use) -> Result<Settings, BadConfig> {
+        let mut problems = Vec::new();
+        let process = Process::validate(&self.raw, &mut problems);
+        let gateway = GatewaySettings::validate(&self.raw, purpose, &mut problems);
+        let listen = match purpose {
+            Use::Up => backend::LISTEN_UP,
+            Use::Gateway | Use::Backend(_) => backend::LISTEN_BACKEND,
+        };
+        let backend = backend::validate(self.raw_backend(purpose), listen);
+        let found = match (&backend, purpose) {
+            (Ok(backend), Use::Backend(roles)) => check_roles(backend, roles),
+            (Ok(_), _) => Vec::new(),
+            (Err(problems), _) => problems.clone(),
+        };
+        problems.extend(found.into_iter().map(Problem::from));
+        match backend {
+            Ok(backend) if problems.is_empty() && self.misfits.is_empty() => {
+                Ok(Settings { process, gateway, backend, notes: self.notes(purpose) })
+            }
+            _ => Err(BadConfig::Wrong(self.report(&problems))),
+        }
+    }
+
+    fn raw_backend(&self, purpose: Use) -> backend::RawConfig {
+        let raw = &self.raw;
+        let nodes = |role: &str| match purpose {
+            Use::Up => Vec::new(),
+            Use::Gateway | Use::Backend(_) => raw.backends.get(role).cloned().unwrap_or_default(),
+        };
+        backend::RawConfig {
+            backend: raw.backend.clone(),
+            history: raw.history.clone(),
+            rooms: raw.rooms.clone(),
+            auth: raw.auth.clone(),
+            nodes: backend::RawNodes {
+                room: nodes("room"),
+                peer: nodes("peer"),
+                access: nodes("access"),
+            },
+        }
+    }
+
+    fn notes(&self, purpose: Use) -> Vec<String> {
+        let unused = |role: &&&str| purpose == Use::Up && self.raw.backends.contains_key(**role);
+        ROLES
+            .iter()
+            .filter(unused)
+            .map(|role| format!("backends.{role} has no effect: `up` runs that role itself"))
+            .collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! What the config file says: one struct a section, each owned by the crate that uses it. Unknown
+//! keys are refused; nothing is checked yet.
+
+use edgeway_backend::config::{RawAuth, RawBackend, RawHistory, RawRooms};
+use edgeway_gateway::config::{RawBackends, RawGateway};
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawFile {
+    pub gateway: RawGateway,
+    pub backend: RawBackend,
+    pub history: RawHistory,
+    pub rooms: RawRooms,
+    pub auth: RawAuth,
+    /// Addresses of the backend processes by name; gateways dial all of them.
+    pub backends: RawBackends,
+    pub http: RawHttp,
+    pub log: RawLog,
+    pub runtime: RawRuntime,
+}
+
+/// `[http]`: metrics and health.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawHttp {
+    /// IP:PORT; empty for none.
+    pub listen: Option<String>,
+}
+
+/// `[log]`: what is written to standard error.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLog {
+    /// A level, and levels of single modules: `info,edgeway_gateway=debug`.
+    pub level: Option<String>,
+}
+
+/// `[runtime]`: threads.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawRuntime {
+    /// Worker threads; 0 for one a core.
+    pub threads: Option<i64>,
+}

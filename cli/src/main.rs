@@ -1,0 +1,37 @@
+//! `edgeway`: the edge in one process (`up`), its parts as processes of their own (`gateway`,
+//! `backend`), and what a person needs beside them (`check`, `chat`).
+
+mod args;
+mod backend;
+mod certs;
+mod chat;
+mod check;
+mod config;
+mod failure;
+mod flags;
+mod gateway;
+mod http;
+mod logging;
+mod output;
+mod serve;
+mod shutdown;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+fn main() -> ExitCode {
+    let Args { command, log } = Args::parse();
+    let log = log.as_deref();
+    let outcome = match command {
+        Command::Up(args) => up::run(args, log),
+        Command::Gateway(args) => gateway::run(args, log),
+        Command::Backend(args) => backend::run(args, log),
+        Command::Check(args) => check::run(&args),
+        Command::Chat(args) => chat::run(args, log),
+    };
+    failure::exit_code(outcome)
+}

@@ -1,0 +1,244 @@
+//! What `up`, `gateway` and `backend` share: a process that serves until it is told to stop.
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use edgeway_backend::{Backend, Roles};
+use edgeway_gateway::Gateway;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{File, Process, Settings, Use},
+    failure::{Outcome, in_one_line},
+    http::{self, Http, Ready},
+    logging,
+};
+
+/// How often readiness is looked at while a process starts.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often a process that waits for others says so.
+const REMIND: Duration = Duration::from_secs(5);
+
+/// Checks the config and runs `serve` with it, on a runtime and with logs as configured.
+///
+/// # Errors
+/// Where the config is wrong, or what `serve` gives.
+pub fn with_settings<F>(
+    file: File,
+    purpose: Use,
+    log: Option<&str>,
+    serve: impl FnOnce(Settings) -> F,
+) -> Outcome
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let settings = file.settings(purpose)?;
+    logging::start(log.unwrap_or(&settings.process.log));
+    for note in &settings.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(runtime(&settings.process)?.block_on(serve(settings))?)
+}
+
+fn runtime(process: &Process) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = process.threads {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build().context("cannot start the runtime")
+}
+
+/// A process whose sockets are bound.
+#[derive(Default)]
+pub struct Server {
+    gateway: Option<Gateway>,
+    backend: Option<Backend>,
+    http: Option<Http>,
+}
+
+/// A process that serves.
+pub struct Running {
+    ready: Ready,
+    tasks: Vec<Task>,
+    /// Cancelled where a part ends that nobody told to.
+    broken: CancellationToken,
+}
+
+struct Task {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Server {
+    /// Opens the store and binds the backend; gives where it listens.
+    ///
+    /// # Errors
+    /// Where the data directory or the address cannot be used.
+    pub async fn add_backend(
+        &mut self,
+        config: edgeway_backend::config::Config,
+        roles: Roles,
+    ) -> anyhow::Result<SocketAddr> {
+        let backend = Backend::start(config, roles).await.map_err(with_hint)?;
+        let addr = backend.local_addr();
+        self.backend = Some(backend);
+        Ok(addr)
+    }
+
+    /// Binds the gateway; gives its addresses, `quic=...` and so on.
+    ///
+    /// # Errors
+    /// Where an address cannot be listened on.
+    pub fn add_gateway(&mut self, config: edgeway_gateway::config::Config) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
+        let gateway = Gateway::bind(config).map_err(with_hint)?;
+        let addrs = [
+            ("quic", gateway.quic_addr()),
+            ("tcp", gateway.tcp_addr()),
+            ("plain", gateway.plain_addr()),
+        ];
+        self.gateway = Some(gateway);
+        Ok(addrs.into_iter().filter_map(|(name, addr)| Some((name, addr?))).collect())
+    }
+
+    /// Binds metrics and health, where they are on; gives where.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on.
+    pub async fn add_http(
+        &mut self,
+        addr: Option<SocketAddr>,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let Some(addr) = addr else { return Ok(None) };
+        let http = Http::bind(addr, metrics).await.map_err(with_hint)?;
+        let addr = http.addr()?;
+        self.http = Some(http);
+        Ok(Some(addr))
+    }
+
+    /// Begins to serve.
+    pub fn start(self) -> Running {
+        let Self { gateway, backend, http } = self;
+        let ready = ready(gateway.as_ref(), backend.as_ref());
+        let broken = CancellationToken::new();
+        let mut running = Running { ready: Arc::clone(&ready), tasks: Vec::new(), broken };
+        if let Some(gateway) = gateway {
+            running.spawn("gateway", |stop| async { Ok(gateway.run(stop).await) });
+        }
+        if let Some(backend) = backend {
+            running.spawn("backend", |stop| async { Ok(backend.run(stop).await?) });
+        }
+        if let Some(http) = http {
+            running.spawn("http", |stop| async { Ok(http.serve(ready, stop).await) });
+        }
+        running
+    }
+}
+
+fn ready(gateway: Option<&Gateway>, backend: Option<&Backend>) -> Ready {
+    let gateway = gateway.map(Gateway::readiness);
+    let backend = backend.map(Backend::readiness);
+    Arc::new(move || {
+        gateway.as_ref().map_or(Ok(()), |r| r.check())?;
+        backend.as_ref().map_or(Ok(()), |r| r.ready())
+    })
+}
+
+impl Running {
+    fn spawn<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let part = run(stop.clone());
+        let ended = self.broken.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _ended = ended;
+            part.await
+        });
+        self.tasks.push(Task { name, stop, task });
+    }
+
+    /// Waits until clients can be served; false where `shutdown` comes first.
+    pub async fn wait_ready(&self, shutdown: &CancellationToken) -> bool {
+        let mut waited = Duration::ZERO;
+        loop {
+            let Err(why) = (self.ready)() else { return true };
+            if waited >= REMIND {
+                tracing::warn!("not ready yet: {why}");
+                waited = Duration::ZERO;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => waited += LOOK,
+                () = shutdown.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Serves until `shutdown`; then ends one part after the other, in the order in which they
+    /// were started: clients are told and drained while the backend still answers, and what
+    /// happens is counted to the end.
+    ///
+    /// # Errors
+    /// Where a part broke.
+    pub async fn finish(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.broken.cancelled() => {}
+        }
+        let mut outcome = Ok(());
+        for Task { name, stop, task } in self.tasks {
+            stop.cancel();
+            let ended = task.await.map_err(anyhow::Error::new).flatten();
+            if let Err(broke) = ended {
+                outcome = Err(broke.context(format!("the {name} broke")));
+            }
+        }
+        tracing::info!("stopped");
+        outcome
+    }
+}
+
+/// Starts to record metrics.
+///
+/// # Errors
+/// Where somebody else does.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    http::record()
+}
+
+/// The line that scripts wait for: `ready NAME=VALUE ...`.
+pub fn ready_line(values: &[(&str, String)]) -> String {
+    let values: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("ready {}", values.join(" "))
+}
+
+/// Adds the next step to what the system says.
+fn with_hint(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let kinds = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let hint = kinds.filter_map(hint).next();
+    match hint {
+        Some(hint) => anyhow::anyhow!("{}; {hint}", in_one_line(&error)),
+        None => error,
+    }
+}
+
+fn hint(kind: std::io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        std::io::ErrorKind::AddrInUse => Some(
+            "another process has that port: is an `edgeway` running already? Stop it, or choose \
+             another address (--quic, --tcp, --http, --listen, or the config)",
+        ),
+        std::io::ErrorKind::AddrNotAvailable => {
+            Some("that is no address of this machine: choose one that is")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            Some("this user may not: choose a port above 1023, or a directory that is yours")
+        }
+        _ => None,
+    }
+}

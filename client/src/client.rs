@@ -1,0 +1,312 @@
+//! The handles that apps hold.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use edgeway_proto::limits;
+use edgeway_transport::Transport;
+use tokio::sync::oneshot;
+
+use crate::{
+    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, RequestError, Room,
+    Session, SessionId, Stats,
+    connect::{connect, split_server},
+    core::{Answer, Core, CoreConfig},
+    shared::Shared,
+    supervise::Supervisor,
+};
+
+/// Keeps the connection while a handle lives.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pub(crate) shared: Arc<Shared>,
+    device: String,
+    pings: AtomicU64,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.ask_close();
+    }
+}
+
+impl Guard {
+    /// Asks the core for something and waits for the answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        ask: impl FnOnce(&mut Core, Answer<T>),
+    ) -> Result<T, RequestError> {
+        let (answer, waiting) = oneshot::channel();
+        self.shared.with(|core| ask(core, answer));
+        waiting.await.unwrap_or(Err(RequestError::Closed))
+    }
+}
+
+/// A client: one user on one device, connected as long as any of its handles lives
+/// ([`Client`], [`Room`], [`Inbox`], [`Session`], [`Events`]). A lost connection is made anew by
+/// itself, rooms are joined again, and messages without an ack are sent again, with nothing twice.
+///
+/// ```no_run
+/// use edgeway_client::{Bytes, Client, ClientConfig, Event, Login};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = ClientConfig::new("chat.example.com:4433", Login::Development { user: "ann".into() });
+/// let (client, mut events) = Client::connect(config).await?;
+/// let room = client.join("math-101").await?;
+/// room.send_chat(Bytes::from_static(b"hello")).await?;
+/// while let Some(event) = events.next().await {
+///     if let Event::Message(message) = event {
+///         println!("{}: {}", message.sender, String::from_utf8_lossy(&message.payload));
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    guard: Arc<Guard>,
+}
+
+impl Client {
+    /// Connects and logs in. Ready when the server has accepted the login; from then on the client
+    /// keeps itself connected. The events must be taken, or the server soon sends nothing more, acks
+    /// included. Dropping the future gives up.
+    ///
+    /// # Errors
+    /// Says whose fault it is, and whether another try may help.
+    pub async fn connect(config: ClientConfig) -> Result<(Self, Events), ConnectError> {
+        let connector = Connector::new(&config.trust)?;
+        Self::connect_through(&connector, config).await
+    }
+
+    /// The same, sharing a socket and TLS with other clients. `config.trust` is not looked at.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_through(
+        connector: &Connector,
+        config: ClientConfig,
+    ) -> Result<(Self, Events), ConnectError> {
+        check(&config)?;
+        let device = device(&config)?;
+        let established = Box::pin(connect(connector, &config, &device, None)).await?;
+        let shared = Arc::new(Shared::new(
+            CoreConfig {
+                chat_queue_bytes: config.chat_queue_bytes,
+                backoff_min: config.backoff_min,
+                backoff_max: config.backoff_max,
+                seed: random()?,
+            },
+            config.unacked_bytes,
+        ));
+        // Known before the first handle is.
+        shared.set_connection(Some(established.transport), Some(&established.logged_in.user));
+        let guard = Arc::new(Guard {
+            shared: Arc::clone(&shared),
+            device: device.clone(),
+            pings: AtomicU64::new(0),
+        });
+        let config = Arc::new(config);
+        let supervisor = Supervisor { shared, connector: connector.clone(), config, device };
+        tokio::spawn(supervisor.run(established));
+        let events = Events { guard: Arc::clone(&guard) };
+        Ok((Self { guard }, events))
+    }
+
+    /// The user's name, as the server knows it.
+    #[must_use]
+    pub fn user(&self) -> String {
+        self.guard.shared.user()
+    }
+
+    /// The device's name: made up where the configuration left it empty.
+    #[must_use]
+    pub fn device(&self) -> String {
+        self.guard.device.clone()
+    }
+
+    /// What carries the connection; `None` while there is none.
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        self.guard.shared.transport()
+    }
+
+    /// Joins a room of the chat Session; messages are delivered from now on. Joining a room twice gives
+    /// the same room. While the client is reconnecting, it waits. Dropping the future may leave the
+    /// room joined.
+    ///
+    /// # Errors
+    /// The server refused it, or the client is closed.
+    pub async fn join(&self, room: &str) -> Result<Room, RequestError> {
+        self.join_with(room, JoinOptions::default()).await
+    }
+
+    /// Joins a room, from a position, or only to send.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub async fn join_with(&self, room: &str, options: JoinOptions) -> Result<Room, RequestError> {
+        Room::join(&self.guard, SessionId::CHAT, room, options).await
+    }
+
+    /// One's own messages from other users, and theirs.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub async fn im(&self) -> Result<Inbox, RequestError> {
+        self.inbox("im").await
+    }
+
+    /// One's own inbox of a Session type: `im`, `push`, `research_push`.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join); and where the server has no such Session type.
+    pub async fn inbox(&self, kind: &str) -> Result<Inbox, RequestError> {
+        let session = self.guard.ask(|core, answer| core.open(kind, &[], false, answer)).await?;
+        Inbox::join(&self.guard, session).await
+    }
+
+    /// Opens a Session whose frames are the backend's own. It is opened again after a reconnect.
+    ///
+    /// # Errors
+    /// The server has no such Session type, or its backend cannot be reached.
+    pub async fn open(
+        &self,
+        kind: &str,
+        headers: Vec<(String, String)>,
+    ) -> Result<Session, RequestError> {
+        let id = self.guard.ask(|core, answer| core.open(kind, &headers, true, answer)).await?;
+        Ok(Session::new(&self.guard, id))
+    }
+
+    /// Measures the round trip to the server now.
+    ///
+    /// # Errors
+    /// There is no connection, or it was lost.
+    pub async fn ping(&self) -> Result<Duration, RequestError> {
+        let token = self.guard.pings.fetch_add(1, Ordering::Relaxed) + 1;
+        let (answer, waiting) = oneshot::channel();
+        let said = Instant::now();
+        self.guard.shared.with(|core| core.ping(token, Some(answer)))?;
+        waiting.await.map_err(|_| RequestError::ConnectionLost)?;
+        let rtt = said.elapsed();
+        self.guard.shared.set_rtt(rtt);
+        Ok(rtt)
+    }
+
+    /// The round trip that was measured last: by [`ping`](Self::ping), or when the connection was made.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.guard.shared.rtt()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.guard.shared.stats()
+    }
+
+    /// Gives the connection up and makes a new one at once: for when the system says that the network
+    /// changed, or is there again.
+    pub fn reconnect(&self) {
+        self.guard.shared.ask_reconnect();
+    }
+
+    /// Closes the client, for all its handles. Messages without an ack are given up: wait for those that
+    /// matter before. Returns when the connection is closed.
+    pub async fn close(&self) {
+        let shared = &self.guard.shared;
+        shared.ask_close();
+        loop {
+            let over = shared.over.notified();
+            tokio::pin!(over);
+            over.as_mut().enable();
+            if shared.with(|core| core.is_closed()) {
+                return;
+            }
+            over.await;
+        }
+    }
+}
+
+fn check(config: &ClientConfig) -> Result<(), ConnectError> {
+    split_server(&config.server)?;
+    let (user, secret) = match &config.login {
+        Login::Development { user } => (user, 0),
+        Login::Password { user, password } => (user, password.len()),
+        Login::Token { user, token } => (user, token.len()),
+    };
+    let problem = if user.len() > limits::NAME_BYTES {
+        "login: the user's name may have 128 bytes"
+    } else if config.device.len() > limits::NAME_BYTES {
+        "device: may have 128 bytes"
+    } else if secret > limits::SECRET_BYTES {
+        "login: password or token may have 8 KiB"
+    } else {
+        return Ok(());
+    };
+    Err(ConnectError::Config { problem: problem.into() })
+}
+
+fn random() -> Result<u64, ConnectError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| ConnectError::Config { problem: format!("no randomness: {e}") })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn device(config: &ClientConfig) -> Result<String, ConnectError> {
+    if config.device.is_empty() {
+        Ok(format!("{:016x}", random()?))
+    } else {
+        Ok(config.device.clone())
+    }
+}
+
+/// What happens to a client, in order. Dropping it discards what arrives: for clients that only send.
+#[derive(Debug)]
+pub struct Events {
+    guard: Arc<Guard>,
+}
+
+impl Events {
+    /// The next event; `None` after [`Event::Closed`]. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.next_batch(1).await.pop()
+    }
+
+    /// Waits for an event and takes up to `max` that are there; none once it is over. The cheapest way to
+    /// take many. Cancel-safe.
+    pub async fn next_batch(&mut self, max: usize) -> Vec<Event> {
+        let shared = &self.guard.shared;
+        let max = max.max(1);
+        let (events, grants) = poll_fn(|cx| shared.queue.poll(cx, max)).await;
+        if grants {
+            shared.write.notify_one();
+        }
+        events
+    }
+
+    /// Takes up to `max` events that are there, without waiting.
+    pub fn try_batch(&mut self, max: usize) -> Vec<Event> {
+        let shared = &self.guard.shared;
+        let (events, grants) = shared.queue.take(max);
+        if grants {
+            shared.write.notify_one();
+        }
+        events
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.guard.shared.queue.discard();
+        self.guard.shared.write.notify_one();
+    }
+}

@@ -1,0 +1,131 @@
+//! What a client is told before it connects.
+
+use std::time::Duration;
+
+/// Whom the client trusts to be the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// The certificate authorities of the public web.
+    Web,
+    /// Only the authorities in this PEM text, for example the development CA's `ca.pem`.
+    Ca(Vec<u8>),
+}
+
+/// What carries the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportChoice {
+    /// QUIC, and TCP with TLS a head start later: who answers first is used.
+    #[default]
+    Auto,
+    /// Only QUIC.
+    Quic,
+    /// Only TCP with TLS.
+    Tcp,
+    /// Only TCP in the clear: for a listener on a trusted network.
+    Plain,
+}
+
+/// How the client proves who the user is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// By word alone. Servers take it in development only.
+    Development {
+        /// The user's name.
+        user: String,
+    },
+    /// With a password.
+    Password {
+        /// The user's name.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// With a signed token.
+    Token {
+        /// The user's name; empty where the token says it.
+        user: String,
+        /// The token.
+        token: Vec<u8>,
+    },
+}
+
+impl std::fmt::Debug for Login {
+    // Secrets stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Development { user } => write!(f, "Development {{ user: {user:?} }}"),
+            Self::Password { user, .. } => write!(f, "Password {{ user: {user:?}, .. }}"),
+            Self::Token { user, .. } => write!(f, "Token {{ user: {user:?}, .. }}"),
+        }
+    }
+}
+
+/// All that [`Client::connect`](crate::Client::connect) needs. Make one with
+/// [`new`](Self::new) and change what should differ.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Where the server is: `host:port`.
+    pub server: String,
+    /// The name that the server's certificate must hold; `None` for the host of `server`.
+    pub server_name: Option<String>,
+    /// Whom to trust.
+    pub trust: Trust,
+    /// What carries the connection.
+    pub transport: TransportChoice,
+    /// With [`TransportChoice::Auto`], how long QUIC runs alone before TCP starts too.
+    pub head_start: Duration,
+    /// Who the user is.
+    pub login: Login,
+    /// Names this installation of the app: at most 128 bytes, the same at each start, and different
+    /// from the user's other devices. Empty: made up at random.
+    pub device: String,
+    /// Name and version of the app, for the server's logs.
+    pub agent: String,
+    /// How long one try to connect may take, login included.
+    pub connect_timeout: Duration,
+    /// Silence after which a connection counts as lost.
+    pub idle_timeout: Duration,
+    /// The first delay between tries to reconnect; it doubles with each.
+    pub backoff_min: Duration,
+    /// The longest delay between tries to reconnect.
+    pub backoff_max: Duration,
+    /// What signals and strokes may take in memory until they are acknowledged. At this bound `send`
+    /// waits and `send_nowait` answers [`SendError::Full`](crate::SendError::Full). At least 128 KiB.
+    pub unacked_bytes: usize,
+    /// What chat may take in memory until it is written. At this bound the oldest is dropped: its
+    /// sender gets [`SendError::Dropped`](crate::SendError::Dropped).
+    pub chat_queue_bytes: usize,
+}
+
+impl ClientConfig {
+    /// The defaults, for a server of the public web.
+    #[must_use]
+    pub fn new(server: &str, login: Login) -> Self {
+        Self {
+            server: server.to_owned(),
+            server_name: None,
+            trust: Trust::Web,
+            transport: TransportChoice::Auto,
+            head_start: Duration::from_millis(300),
+            login,
+            device: String::new(),
+            agent: concat!("edgeway-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            // Above three keep-alives of 12 s, so that the server's silence of a third is filled by its
+            // pongs and it never has to ping.
+            idle_timeout: Duration::from_secs(40),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(30),
+            unacked_bytes: 256 * 1024,
+            chat_queue_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// What `unacked_bytes` is raised to: two messages of the largest size.
+pub(crate) const UNACKED_MIN_BYTES: usize = 128 * 1024;
+
+/// Credit granted on each signal lane: the default of both sides.
+pub(crate) const CREDIT_SIGNAL_BYTES: u64 = 64 * 1024;
+/// The same for binary and chat lanes: little, so that little of the low classes is under way.
+pub(crate) const CREDIT_LOW_BYTES: u64 = 16 * 1024;

@@ -1,0 +1,475 @@
+//! Joining, leaving, and joining again.
+
+use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
+
+use bytes::Bytes;
+use edgeway_proto::{
+    Class, CloseCode, ErrorCode, Lane, Return, Seq, limits,
+    frame::{self, join_flag},
+};
+use edgeway_transport::Stop;
+
+use super::{
+    Answer, Core, Fetch, JOIN_BYTES, JOIN_BYTES_MAX, REQUESTS_MAX, Request, RoomId,
+    order::Order,
+    outgoing::Outgoing,
+    presence::Members,
+    room::{ClassState, Phase, Room},
+    timers::Timer,
+};
+use crate::{Event, JoinOptions, LeftCause, Message, RequestError, SendError, SessionId, error::after};
+
+/// Rooms of all Sessions together; a Session may have 1,000.
+const ROOMS_MAX: usize = 4000;
+
+impl Core {
+    pub(super) fn room(&self, id: RoomId) -> Option<&Room> {
+        self.rooms.get(id.index).filter(|room| room.generation == id.generation)
+    }
+
+    pub(super) fn room_mut(&mut self, id: RoomId) -> Option<&mut Room> {
+        self.rooms.get_mut(id.index).filter(|room| room.generation == id.generation)
+    }
+
+    pub(super) fn rooms_of(&self, session: SessionId) -> impl Iterator<Item = RoomId> + '_ {
+        self.rooms
+            .iter()
+            .filter(move |(_, room)| room.session == session)
+            .map(|(index, room)| RoomId { index, generation: room.generation })
+    }
+
+    pub(super) fn room_of_group(&mut self, session: SessionId, group: u64) -> Option<RoomId> {
+        if let Some((s, g, room)) = self.recent
+            && (s, g) == (session, group)
+        {
+            return Some(room);
+        }
+        let room = *self.groups.get(&(session, group))?;
+        self.recent = Some((session, group, room));
+        Some(room)
+    }
+
+    /// Joins a room for the app, or finds it joined.
+    pub(crate) fn join(
+        &mut self,
+        session: SessionId,
+        name: &str,
+        options: &JoinOptions,
+        waiter: Answer<RoomId>,
+    ) {
+        let name: Arc<str> = name.into();
+        if let Some(id) = self.by_name.get(&(session, Arc::clone(&name))).copied()
+            && let Some(room) = self.room_mut(id)
+        {
+            room.waiters.retain(|w| !w.is_closed());
+            if room.known {
+                let _ = waiter.send(Ok(id));
+            } else {
+                room.waiters.push(waiter);
+            }
+            return;
+        }
+        let problem = if self.closed {
+            Some(RequestError::Closed)
+        } else if !self.session_exists(session) {
+            Some(RequestError::SessionClosed { code: CloseCode::NotOpen, reason: String::new() })
+        } else if name.is_empty() || name.len() > limits::NAME_BYTES {
+            Some(RequestError::BadName)
+        } else if self.rooms.len() >= ROOMS_MAX {
+            Some(RequestError::TooMany)
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            let _ = waiter.send(Err(problem));
+            return;
+        }
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let room = new_room(session, &name, options, self.next_generation, waiter);
+        let generation = room.generation;
+        let id = RoomId { index: self.rooms.insert(room), generation };
+        self.by_name.insert((session, name), id);
+        self.want_join(id);
+        self.pump_joins();
+    }
+
+    /// Puts a room in the line of those to be joined.
+    pub(super) fn want_join(&mut self, id: RoomId) {
+        let waiting = self.room(id).is_some_and(|room| room.phase == Phase::Waiting);
+        if waiting && self.connected && !self.to_join.contains(&id) {
+            self.to_join.push_back(id);
+        }
+    }
+
+    /// Asks for as many joins as may be under way.
+    pub(super) fn pump_joins(&mut self) {
+        while self.joining_bytes < JOIN_BYTES_MAX
+            && let Some(id) = self.to_join.pop_front()
+        {
+            let Some(room) = self.room(id) else { continue };
+            let session = room.session;
+            let Some(wire) = self.wire_of(session) else { continue };
+            let request = self.request(Request::Join(id));
+            let Some(room) = self.room_mut(id) else { continue };
+            room.phase = Phase::Asked;
+            let flags = if room.send_only { join_flag::SEND_ONLY } else { 0 };
+            let join = frame::Join {
+                request,
+                flags,
+                room: (*room.name).into(),
+                positions: room.positions(),
+            };
+            let cost = join_cost(room);
+            self.joining_bytes += cost;
+            if let Some(session) = self.session(session) {
+                session.joining += 1;
+            }
+            self.lanes.frame(Lane::new(wire, Class::Signal), join.to_bytes());
+        }
+    }
+
+    /// A join was answered, or its Session lost.
+    pub(super) fn join_ended(&mut self, id: RoomId) {
+        let Some(room) = self.room(id) else { return };
+        let (cost, session) = (join_cost(room), room.session);
+        self.joining_bytes = self.joining_bytes.saturating_sub(cost);
+        if let Some(session) = self.session(session) {
+            session.joining = session.joining.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn joined(&mut self, session: SessionId, joined: frame::Joined, now: Instant) -> Result<(), Stop> {
+        let Some(Request::Join(id)) = self.requests.remove(&joined.request) else { return Ok(()) };
+        self.join_ended(id);
+        let Some(room) = self.room_mut(id) else {
+            // Left before the answer came.
+            self.leave_group(session, joined.group);
+            return Ok(());
+        };
+        room.phase = Phase::Joined;
+        room.attempts = 0;
+        room.group = joined.group;
+        let again = std::mem::replace(&mut room.known, true);
+        let unsynced = again && room.members.version != joined.presence_version;
+        room.members.count = joined.members;
+        if !unsynced {
+            room.members.version = joined.presence_version;
+        }
+        self.groups.insert((session, joined.group), id);
+        self.recent = None;
+        for class in Class::ALL {
+            let (head, accepted) = joined.classes.get(class.index()).copied().unwrap_or_default();
+            self.class_joined(id, class, head, accepted, again);
+        }
+        self.set_state(session, id, joined.state.0)?;
+        if let Some(room) = self.room_mut(id) {
+            for waiter in room.waiters.drain(..) {
+                let _ = waiter.send(Ok(id));
+            }
+        }
+        if unsynced {
+            self.sync_members(id);
+        }
+        self.release_early(session, now)?;
+        self.pump_joins();
+        Ok(())
+    }
+
+    fn class_joined(&mut self, id: RoomId, class: Class, head: Seq, accepted: u64, again: bool) {
+        let Some(room) = self.room_mut(id) else { return };
+        let contiguous = room.contiguous(class);
+        let (session, name) = (room.session, Arc::clone(&room.name));
+        let receives = !room.send_only;
+        let state = room.class(class);
+        state.out.joined(accepted, contiguous);
+        let unwritten = state.out.unwritten();
+        let gap = if receives && state.refill {
+            None
+        } else if receives && again {
+            state.order.skip_to(head)
+        } else {
+            state.order.last = head;
+            None
+        };
+        // From here on signals and strokes are continued; chat is not kept for those who were away.
+        state.refill = receives && class.reliable();
+        if let Some((after, missed)) = gap {
+            self.stats.missed += missed;
+            self.event(Event::Gap { session, room: name, class, after, upto: head, missed });
+        }
+        if class == Class::Chat {
+            self.recount_chat();
+        }
+        if unwritten > 0
+            && let Some(wire) = self.wire_of(session)
+        {
+            self.lanes.messages(Lane::new(wire, class), id, unwritten);
+        }
+    }
+
+    fn set_state(&mut self, session: SessionId, id: RoomId, mut frames: Bytes) -> Result<(), Stop> {
+        let Some(room) = self.room_mut(id) else { return Ok(()) };
+        room.clear_state();
+        while let Some(frame) = frame::split(&mut frames)? {
+            let deliver = frame::Deliver::parse(frame.body)?;
+            let message = message(session, &room.name, deliver);
+            room.set_state(&message);
+        }
+        Ok(())
+    }
+
+    /// Leaves a room for the app.
+    pub(crate) fn leave(&mut self, id: RoomId, waiter: Answer<()>) {
+        let Some(room) = self.room(id) else {
+            let _ = waiter.send(Ok(()));
+            return;
+        };
+        let (session, group, phase) = (room.session, room.group, room.phase);
+        if self.requests.len() >= ROOMS_MAX + REQUESTS_MAX {
+            let _ = waiter.send(Err(RequestError::TooMany));
+            return;
+        }
+        if phase == Phase::Asked {
+            // The room is gone from here: the answer of the join will find none, and leaves.
+            self.join_ended(id);
+        }
+        self.remove_room(id, &RequestError::NotJoined, &SendError::NotJoined);
+        match self.wire_of(session) {
+            Some(wire) if phase == Phase::Joined => {
+                let request = self.request(Request::Leave(session, waiter));
+                let leave = frame::Leave { request, group };
+                self.lanes.frame(Lane::new(wire, Class::Signal), leave.to_bytes());
+            }
+            _ => drop(waiter.send(Ok(()))),
+        }
+        self.pump_joins();
+    }
+
+    fn leave_group(&mut self, session: SessionId, group: u64) {
+        // Joined again meanwhile under the same handle: then it is to stay.
+        if self.groups.contains_key(&(session, group)) {
+            return;
+        }
+        if let Some(wire) = self.wire_of(session) {
+            self.last_request += 1;
+            let leave = frame::Leave { request: self.last_request, group };
+            self.lanes.frame(Lane::new(wire, Class::Signal), leave.to_bytes());
+        }
+    }
+
+    pub(super) fn left(&mut self, session: SessionId, left: frame::Left, now: Instant) {
+        if left.request != 0 {
+            if let Some(Request::Leave(_, waiter)) = self.requests.remove(&left.request) {
+                let _ = waiter.send(Ok(()));
+            }
+            return;
+        }
+        let Some(id) = self.room_of_group(session, left.group) else { return };
+        let code = CloseCode::from_code(left.code);
+        if code.may_return() == Return::No {
+            let cause = LeftCause::Ended(code);
+            self.out_of_room(id, cause, left.reason.to_string());
+            return;
+        }
+        // The owner of the room was lost, not the room.
+        self.lost_room(id);
+        self.rejoin_later(id, now, None);
+    }
+
+    fn out_of_room(&mut self, id: RoomId, cause: LeftCause, reason: String) {
+        let Some(room) = self.room(id) else { return };
+        let (session, name) = (room.session, Arc::clone(&room.name));
+        self.remove_room(id, &RequestError::NotJoined, &SendError::NotJoined);
+        self.event(Event::Left { session, room: name, cause, reason });
+    }
+
+    fn rejoin_later(&mut self, id: RoomId, now: Instant, wait: Option<Duration>) {
+        let Some(room) = self.room_mut(id) else { return };
+        room.attempts = room.attempts.saturating_add(1);
+        let attempts = room.attempts;
+        self.retry_at(Timer::Rejoin(id), now, attempts, wait);
+    }
+
+    /// Tries again after a random delay that grows with `attempts`.
+    pub(super) fn retry_later(&mut self, timer: Timer, now: Instant, attempts: u32) {
+        self.retry_at(timer, now, attempts, None);
+    }
+
+    fn retry_at(&mut self, timer: Timer, now: Instant, attempts: u32, wait: Option<Duration>) {
+        let delay = wait.unwrap_or_default() + self.backoff(attempts);
+        self.timers.set(now + delay, timer);
+    }
+
+    /// A request failed.
+    pub(super) fn refused(&mut self, session: SessionId, error: frame::Error, now: Instant) {
+        let code = ErrorCode::from_code(error.code);
+        if error.request == 0 {
+            if let Some(session) = self.session(session) {
+                session.refusal = Some((code, error.detail.detached()));
+            }
+            return;
+        }
+        let wait = after(error.retry_after_ms);
+        let failure =
+            RequestError::Refused { code, detail: error.detail.to_string(), retry_after: wait };
+        let again = code.may_return() != Return::No;
+        match self.requests.remove(&error.request) {
+            Some(Request::Join(id)) => {
+                self.join_ended(id);
+                self.join_refused(id, code, failure, wait, now);
+                self.pump_joins();
+            }
+            Some(Request::Leave(_, waiter)) => {
+                // Not in it: that is what was asked for.
+                let done = code == ErrorCode::NotJoined;
+                let _ = waiter.send(if done { Ok(()) } else { Err(failure) });
+            }
+            Some(Request::History(_, waiter)) => drop(waiter.send(Err(failure))),
+            Some(Request::Members(_, waiter)) => drop(waiter.send(Err(failure))),
+            Some(Request::Page(id, class)) => {
+                self.fetching -= 1;
+                self.page_refused(id, class, again, now);
+                self.pump_fetches();
+            }
+            Some(Request::Sync(id)) => {
+                self.fetching -= 1;
+                self.sync_failed(id, now, again);
+                self.pump_fetches();
+            }
+            None => {}
+        }
+    }
+
+    fn join_refused(
+        &mut self,
+        id: RoomId,
+        code: ErrorCode,
+        failure: RequestError,
+        wait: Option<Duration>,
+        now: Instant,
+    ) {
+        let Some(room) = self.room_mut(id) else { return };
+        room.phase = Phase::Waiting;
+        if !room.known {
+            // The app decides whether to try again.
+            self.remove_room(id, &failure, &SendError::NotJoined);
+        } else if code.may_return() == Return::No {
+            self.out_of_room(id, LeftCause::Refused(code), failure.to_string());
+        } else {
+            self.rejoin_later(id, now, wait);
+        }
+    }
+
+    /// A room is lost with its connection, Session or owner; it will be joined again.
+    pub(super) fn lost_room(&mut self, id: RoomId) {
+        self.forget_chat(id);
+        let Some(room) = self.room_mut(id) else { return };
+        let (session, group) = (room.session, room.group);
+        room.phase = Phase::Waiting;
+        room.members.disconnected();
+        for state in &mut room.classes {
+            state.order.disconnected();
+            state.out.rewind();
+        }
+        self.groups.remove(&(session, group));
+        self.recent = None;
+        self.recount_chat();
+        self.fetches.retain(|fetch| match fetch {
+            Fetch::Page(room, _) | Fetch::Sync(room) => *room != id,
+        });
+        self.to_join.retain(|room| *room != id);
+    }
+
+    /// A room is over for the app.
+    pub(super) fn remove_room(&mut self, id: RoomId, request: &RequestError, send: &SendError) {
+        self.lost_room(id);
+        if self.room(id).is_none() {
+            return;
+        }
+        let mut room = self.rooms.remove(id.index);
+        self.by_name.remove(&(room.session, Arc::clone(&room.name)));
+        for waiter in room.waiters.drain(..) {
+            let _ = waiter.send(Err(request.clone()));
+        }
+        for state in &mut room.classes {
+            for entry in state.out.clear() {
+                self.stats.failed += 1;
+                entry.resolve(Err(send.clone()));
+            }
+        }
+        self.recount_chat();
+    }
+
+    pub(crate) fn members_count(&self, id: RoomId) -> u64 {
+        self.room(id).map_or(0, |room| room.members.count)
+    }
+
+    /// Whether nothing of a room waits for an ack.
+    pub(crate) fn is_idle(&self, id: RoomId) -> bool {
+        self.room(id).is_none_or(|room| room.classes.iter().all(|class| class.out.len() == 0))
+    }
+
+    pub(crate) fn state(&self, id: RoomId) -> Vec<Message> {
+        let set = |m: &&Message| !m.payload.is_empty();
+        let Some(room) = self.room(id) else { return Vec::new() };
+        room.state.values().filter(set).cloned().collect()
+    }
+
+    pub(crate) fn state_of(&self, id: RoomId, key: &str) -> Option<Message> {
+        let message = self.room(id)?.state.get(&edgeway_proto::Text::from(key))?;
+        (!message.payload.is_empty()).then(|| message.clone())
+    }
+}
+
+fn new_room(
+    session: SessionId,
+    name: &Arc<str>,
+    options: &JoinOptions,
+    generation: u32,
+    waiter: Answer<RoomId>,
+) -> Room {
+    let class = |class: Class| {
+        let asked = options.positions.iter().find(|(c, _)| *c == class).map(|(_, seq)| *seq);
+        ClassState {
+            order: Order::new(asked.unwrap_or_default()),
+            refill: asked.is_some(),
+            out: Outgoing::default(),
+        }
+    };
+    Room {
+        generation,
+        session,
+        name: Arc::clone(name),
+        send_only: options.send_only,
+        phase: Phase::Waiting,
+        known: false,
+        attempts: 0,
+        group: 0,
+        members: Members::default(),
+        classes: Class::ALL.map(class),
+        state: BTreeMap::new(),
+        state_bytes: 0,
+        waiters: vec![waiter],
+    }
+}
+
+/// What the answer to a join will take, as far as is known before.
+fn join_cost(room: &Room) -> usize {
+    JOIN_BYTES + room.state_bytes
+}
+
+/// The app's view of a delivery.
+pub(super) fn message(session: SessionId, room: &Arc<str>, deliver: frame::Deliver) -> Message {
+    Message {
+        session,
+        room: Arc::clone(room),
+        class: deliver.class,
+        seq: deliver.seq,
+        sender: deliver.sender,
+        time_ms: deliver.time_ms,
+        expires_ms: deliver.expires_ms,
+        key: deliver.key,
+        shed: deliver.shed,
+        payload: deliver.payload.0,
+    }
+}

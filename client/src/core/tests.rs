@@ -1,0 +1,395 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use edgeway_proto::{
+    AckStatus as WireStatus, Class, CloseCode, ErrorCode, Lane, Rest, Seq,
+    frame::{self, Frame, split},
+};
+use tokio::sync::oneshot;
+
+use super::{Core, Draft, RoomId, Write, sim::{config, welcome}};
+use crate::{
+    Ack, AckStatus, Event, JoinOptions, LeftCause, Message, Outgoing, RawFrame, RequestError,
+    SendError, SessionId,
+};
+
+const SIGNAL: Lane = Lane::new(1, Class::Signal);
+const CHAT: Lane = Lane::new(1, Class::Chat);
+
+/// A core and what it says.
+struct Bench {
+    core: Core,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut core = Core::new(config());
+        core.connected(&welcome(), 10);
+        Self { core, now: Instant::now() }
+    }
+
+    fn give(&mut self, lane: Lane, frame: impl Into<Frame>) {
+        let mut bytes = bytes::BytesMut::new();
+        frame.into().encode(&mut bytes);
+        let raw = split(&mut bytes.freeze()).unwrap().unwrap();
+        self.core.frame(lane, &raw, self.now).unwrap();
+    }
+
+    fn written(&mut self) -> Vec<Frame> {
+        let mut all = Vec::new();
+        while let Some(write) = self.core.next_write(self.now) {
+            if let Write::Frames(_, mut bytes) = write {
+                while let Some(raw) = split(&mut bytes).unwrap() {
+                    all.push(raw.parse().unwrap());
+                }
+            }
+        }
+        all
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.core.arrived.events)
+    }
+
+    fn join(&mut self, name: &str, group: u64) -> RoomId {
+        let (answer, mut joined) = oneshot::channel();
+        self.core.join(SessionId::CHAT, name, &JoinOptions::default(), answer);
+        self.answer_join(group, [Seq::new(1, 0); 3]);
+        joined.try_recv().unwrap().unwrap()
+    }
+
+    fn answer_join(&mut self, group: u64, heads: [Seq; 3]) {
+        for frame in self.written() {
+            if let Frame::Join(join) = frame {
+                self.give(SIGNAL, joined(&join, group, heads));
+            }
+        }
+    }
+
+    fn send(&mut self, room: RoomId, message: Outgoing) -> oneshot::Receiver<Result<Ack, SendError>> {
+        let (waiter, waiting) = oneshot::channel();
+        self.core.send(room, Draft::new(message).unwrap(), None, Some(waiter)).unwrap();
+        waiting
+    }
+
+    fn at(&mut self, later: Duration) {
+        self.now += later;
+        self.core.timeout(self.now);
+    }
+}
+
+fn joined(join: &frame::Join, group: u64, heads: [Seq; 3]) -> frame::Joined {
+    frame::Joined {
+        request: join.request,
+        room: join.room.clone(),
+        group,
+        members: 3,
+        presence_version: 1,
+        classes: heads.map(|head| (head, 0)).to_vec(),
+        state: Rest::default(),
+    }
+}
+
+fn deliver(group: u64, class: Class, counter: u64) -> frame::Deliver {
+    frame::Deliver {
+        group,
+        class,
+        seq: Seq::new(1, counter),
+        sender: "ann".into(),
+        payload: Rest(Bytes::from_static(b"x")),
+        ..frame::Deliver::default()
+    }
+}
+
+fn messages(events: &[Event]) -> Vec<&Message> {
+    events.iter().filter_map(message_of).collect()
+}
+
+fn message_of(event: &Event) -> Option<&Message> {
+    match event {
+        Event::Message(message) => Some(message),
+        _ => None,
+    }
+}
+
+#[test]
+fn chat_that_overtakes_its_joined_is_held_and_given_after_it() {
+    let mut bench = Bench::new();
+    let (answer, _joined) = oneshot::channel();
+    bench.core.join(SessionId::CHAT, "maths", &JoinOptions::default(), answer);
+    bench.give(CHAT, deliver(7, Class::Chat, 1));
+    bench.give(CHAT, deliver(8, Class::Chat, 1));
+    assert!(bench.events().is_empty());
+    bench.answer_join(7, [Seq::new(1, 0); 3]);
+    let events = bench.events();
+    assert_eq!(messages(&events).len(), 1);
+    assert_eq!(&*messages(&events)[0].room, "maths");
+}
+
+#[test]
+fn what_comes_for_a_room_that_was_left_is_ignored() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let (answer, mut left) = oneshot::channel();
+    bench.core.leave(room, answer);
+    bench.give(SIGNAL, deliver(7, Class::Signal, 1));
+    assert!(bench.events().is_empty());
+    let request = match bench.written().remove(0) {
+        Frame::Leave(leave) => leave.request,
+        other => panic!("{other:?}"),
+    };
+    bench.give(SIGNAL, frame::Left { request, group: 7, ..frame::Left::default() });
+    left.try_recv().unwrap().unwrap();
+}
+
+#[test]
+fn room_state_is_the_latest_of_each_key_and_empty_ones_are_not_set() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    for (n, (key, payload)) in [("page", "1"), ("quiz", "a"), ("page", "2"), ("quiz", "")].into_iter().enumerate() {
+        let mut signal = deliver(7, Class::Signal, n as u64 + 1);
+        signal.key = key.into();
+        signal.payload = Rest(Bytes::from_static(payload.as_bytes()));
+        bench.give(SIGNAL, signal);
+    }
+    let state = bench.core.state(room);
+    assert_eq!(state.len(), 1);
+    assert_eq!(&*bench.core.state_of(room, "page").unwrap().payload, b"2");
+    assert_eq!(bench.core.state_of(room, "quiz"), None);
+}
+
+#[test]
+fn chat_beyond_its_queue_drops_the_oldest() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let mut answers: Vec<_> = (0..10)
+        .map(|_| bench.send(room, Outgoing::chat(Bytes::from(vec![0; 10 * 1024]))))
+        .collect();
+    for answer in &mut answers[..4] {
+        assert_eq!(answer.try_recv().unwrap(), Err(SendError::Dropped));
+    }
+    assert!(answers[4].try_recv().is_err());
+    let ids: Vec<u64> = bench
+        .written()
+        .into_iter()
+        .filter_map(|f| if let Frame::Send(send) = f { Some(send.id) } else { None })
+        .collect();
+    assert_eq!(ids, [5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn chat_without_an_ack_counts_as_shed() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let mut answer = bench.send(room, Outgoing::chat(Bytes::from_static(b"hi")));
+    bench.written();
+    bench.at(Duration::from_secs(6));
+    assert_eq!(answer.try_recv().unwrap().unwrap().status, AckStatus::Shed);
+}
+
+#[test]
+fn a_refused_message_is_told_with_the_reason() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let mut answer = bench.send(room, Outgoing::signal(Bytes::from_static(b"hi")));
+    bench.written();
+    let code = ErrorCode::Forbidden.code();
+    bench.give(SIGNAL, frame::Error { request: 0, code, retry_after_ms: 0, detail: "muted".into() });
+    bench.give(
+        SIGNAL,
+        frame::Ack { group: 7, class: Class::Signal, id: 1, status: WireStatus::Refused, ..frame::Ack::default() },
+    );
+    let detail = "muted".to_owned();
+    let refused = SendError::Refused { code: Some(ErrorCode::Forbidden), detail };
+    assert_eq!(answer.try_recv().unwrap(), Err(refused));
+}
+
+#[test]
+fn a_room_whose_owner_was_lost_is_joined_again_with_positions() {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    bench.give(SIGNAL, deliver(7, Class::Signal, 1));
+    let code = CloseCode::BackendLost.code();
+    bench.give(SIGNAL, frame::Left { request: 0, group: 7, code, reason: "".into() });
+    bench.at(Duration::from_secs(2));
+    let join = match bench.written().remove(0) {
+        Frame::Join(join) => join,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(join.positions, [(Class::Signal, Seq::new(1, 1)), (Class::Binary, Seq::new(1, 0))]);
+    assert!(bench.events().iter().all(|e| matches!(e, Event::Message(_))));
+}
+
+#[test]
+fn a_kick_is_told_and_not_undone() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let code = CloseCode::Kicked.code();
+    bench.give(SIGNAL, frame::Left { request: 0, group: 7, code, reason: "out".into() });
+    let events = bench.events();
+    assert!(matches!(
+        &events[..],
+        [Event::Left { cause: LeftCause::Ended(CloseCode::Kicked), .. }]
+    ));
+    bench.at(Duration::from_secs(60));
+    assert!(bench.written().is_empty());
+    let draft = Draft::new(Outgoing::chat(Bytes::new())).unwrap();
+    assert_eq!(bench.core.send(room, draft, None, None), Err(SendError::NotJoined));
+}
+
+#[test]
+fn a_refused_join_is_the_callers_to_repeat() {
+    let mut bench = Bench::new();
+    let (answer, mut joined) = oneshot::channel();
+    bench.core.join(SessionId::CHAT, "maths", &JoinOptions::default(), answer);
+    let request = match bench.written().remove(0) {
+        Frame::Join(join) => join.request,
+        other => panic!("{other:?}"),
+    };
+    let code = ErrorCode::RoomFull.code();
+    bench.give(SIGNAL, frame::Error { request, code, retry_after_ms: 500, detail: "full".into() });
+    let error = joined.try_recv().unwrap().unwrap_err();
+    assert!(error.may_retry());
+    assert!(matches!(error, RequestError::Refused { code: ErrorCode::RoomFull, .. }));
+}
+
+#[test]
+fn a_session_that_lost_its_backend_is_opened_again_under_a_new_number() {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    bench.give(SIGNAL, frame::Opened { session: 1 });
+    let code = CloseCode::BackendLost.code();
+    bench.give(
+        SIGNAL,
+        frame::CloseSession { session: 1, code, retry_after_ms: 0, reason: "".into() },
+    );
+    assert!(matches!(&bench.events()[..], [Event::SessionClosed { reopening: true, .. }]));
+    bench.at(Duration::from_secs(2));
+    let written = bench.written();
+    assert!(matches!(&written[0], Frame::Open(open) if open.session == 2 && &*open.kind == "chat"));
+    assert!(matches!(&written[1], Frame::Join(join) if join.positions.len() == 2));
+}
+
+#[test]
+fn missed_presence_reads_the_list_anew_and_applies_what_came_meanwhile() {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    let change = |version, joined: &[&str], left: &[&str]| frame::Presence {
+        group: 7,
+        version,
+        flags: 0,
+        members: 3,
+        joined: joined.iter().map(|n| (*n).into()).collect(),
+        left: left.iter().map(|n| (*n).into()).collect(),
+    };
+    bench.give(SIGNAL, change(2, &["bob"], &[]));
+    assert!(matches!(&bench.events()[..], [Event::Presence(p)] if !p.complete));
+    bench.give(SIGNAL, change(4, &["dan"], &[]));
+    bench.give(SIGNAL, change(5, &["eve"], &["ann"]));
+    assert!(bench.events().is_empty());
+    let request = match bench.written().remove(0) {
+        Frame::Members(members) => members.request,
+        other => panic!("{other:?}"),
+    };
+    bench.give(
+        SIGNAL,
+        frame::MemberPage {
+            request,
+            group: 7,
+            total: 3,
+            presence_version: 4,
+            more: 0,
+            users: vec!["ann".into(), "bob".into(), "dan".into()],
+        },
+    );
+    let events = bench.events();
+    let [Event::Presence(presence)] = &events[..] else { panic!("{events:?}") };
+    assert!(presence.complete);
+    let names: Vec<&str> = presence.joined.iter().map(|n| n.as_str()).collect();
+    assert_eq!(names, ["bob", "dan", "eve"]);
+    bench.give(SIGNAL, change(6, &[], &["bob"]));
+    assert!(matches!(&bench.events()[..], [Event::Presence(p)] if !p.complete && p.left.len() == 1));
+}
+
+#[test]
+fn history_that_is_gone_is_told() {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    bench.give(SIGNAL, frame::Behind { group: 7, class: Class::Signal, head: Seq::new(1, 9) });
+    let request = match bench.written().remove(0) {
+        Frame::History(history) => history.request,
+        other => panic!("{other:?}"),
+    };
+    let page = frame::Page {
+        request,
+        group: 7,
+        class: Class::Signal,
+        flags: frame::page_flag::TRUNCATED,
+        upto: Seq::new(1, 9),
+        head: Seq::new(1, 9),
+        messages: Rest(deliver(7, Class::Signal, 9).to_bytes()),
+    };
+    bench.give(SIGNAL, page);
+    let events = bench.events();
+    assert!(matches!(
+        &events[..],
+        [Event::HistoryLost { after, .. }, Event::Message(_)] if *after == Seq::new(1, 0)
+    ));
+    assert!(matches!(&bench.written()[..], [Frame::CaughtUp(c)] if c.last == Seq::new(1, 9)));
+}
+
+#[test]
+fn raw_sessions_pass_frames_both_ways() {
+    let mut bench = Bench::new();
+    let (answer, mut opened) = oneshot::channel();
+    bench.core.open("mine", &[("k".into(), "v".into())], true, answer);
+    assert!(matches!(&bench.written()[..], [Frame::Open(open)] if open.session == 2));
+    let lane = Lane::new(2, Class::Signal);
+    bench.give(lane, frame::Opened { session: 2 });
+    let id = opened.try_recv().unwrap().unwrap();
+    let frame = RawFrame { kind: 0x90, body: Bytes::from_static(b"body") };
+    bench.core.send_raw(id, Class::Binary, frame.clone()).unwrap();
+    let Some(Write::Frames(lane, mut bytes)) = bench.core.next_write(bench.now) else {
+        panic!("nothing is written")
+    };
+    assert_eq!(lane, Lane::new(2, Class::Binary));
+    let back = split(&mut bytes).unwrap().unwrap();
+    bench.core.frame(lane, &back, bench.now).unwrap();
+    let events = bench.events();
+    assert_eq!(events, [Event::Frame { session: id, class: Class::Binary, frame }]);
+    let low = RawFrame { kind: 0x10, body: Bytes::new() };
+    assert!(bench.core.send_raw(id, Class::Signal, low).is_err());
+}
+
+#[test]
+fn a_closed_client_answers_everyone() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let mut ack = bench.send(room, Outgoing::signal(Bytes::from_static(b"hi")));
+    let (answer, mut page) = oneshot::channel();
+    bench.core.history(room, Class::Signal, Seq::ZERO, 0, answer);
+    bench.core.close(CloseCode::Kicked, "out".into());
+    assert_eq!(ack.try_recv().unwrap(), Err(SendError::Closed));
+    assert!(page.try_recv().unwrap().is_err());
+    assert!(matches!(&bench.events()[..], [Event::Closed { code: CloseCode::Kicked, .. }]));
+}
+
+#[test]
+fn few_joins_with_much_state_are_under_way_at_a_time() {
+    let mut bench = Bench::new();
+    for n in 0..300u32 {
+        let (answer, _) = oneshot::channel();
+        let name = n.to_string();
+        bench.core.join(SessionId::CHAT, &name, &JoinOptions::default(), answer);
+    }
+    let first = bench.written();
+    assert_eq!(first.len(), 128);
+    for (n, frame) in first.into_iter().enumerate() {
+        let Frame::Join(join) = frame else { panic!("{frame:?}") };
+        bench.give(SIGNAL, joined(&join, n as u64, [Seq::new(1, 0); 3]));
+    }
+    assert_eq!(bench.written().len(), 128);
+}

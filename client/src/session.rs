@@ -1,0 +1,144 @@
+//! Inboxes, and Sessions of other types, as apps hold them.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use edgeway_proto::{Class, Seq};
+use parking_lot::Mutex;
+
+use crate::{
+    Ack, JoinOptions, RawFrame, RequestError, Room, SendError, SessionId,
+    client::Guard,
+};
+
+/// The name of one's own inbox.
+const OWN: &str = "@me";
+
+/// Inboxes of others that stay joined.
+const OTHERS_MAX: usize = 64;
+
+/// The key of the signal that says what was read.
+const READ_KEY: &str = "read";
+
+/// One's own inbox, and the way to those of others. What arrives in it comes as
+/// [`Event::Message`](crate::Event::Message) of the room `@me`.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    guard: Arc<Guard>,
+    session: SessionId,
+    own: Room,
+    /// Inboxes of others, the one used last at the end.
+    others: Arc<Mutex<VecDeque<Room>>>,
+}
+
+impl Inbox {
+    pub(crate) async fn join(guard: &Arc<Guard>, session: SessionId) -> Result<Self, RequestError> {
+        let own = Room::join(guard, session, OWN, JoinOptions::default()).await?;
+        Ok(Self { guard: Arc::clone(guard), session, own, others: Arc::default() })
+    }
+
+    /// The Session that carries it: what its messages are known by.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The inbox as a room: its history, and its state (read marks).
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.own.clone()
+    }
+
+    /// Sends to another user's inbox. Resolves once it is in there, whether they are online or not.
+    /// The way to an inbox is kept for the next message; few that are used are kept, others are left.
+    ///
+    /// # Errors
+    /// As [`Room::send`]; and [`SendError::Receiver`] where the inbox cannot be reached.
+    pub async fn send_to(&self, user: &str, payload: Bytes) -> Result<Ack, SendError> {
+        loop {
+            let known = self.known(user);
+            let again = known.is_some();
+            let room = match known {
+                Some(room) => room,
+                None => self.way_to(user).await?,
+            };
+            match room.send_signal(payload.clone()).await {
+                // It was left meanwhile, here or by the server: joins anew, once.
+                Err(SendError::NotJoined) if again => self.forget(user),
+                result => return result,
+            }
+        }
+    }
+
+    fn known(&self, user: &str) -> Option<Room> {
+        let mut others = self.others.lock();
+        let at = others.iter().position(|room| *room.name() == *user)?;
+        let room = others.remove(at)?;
+        others.push_back(room.clone());
+        Some(room)
+    }
+
+    fn forget(&self, user: &str) {
+        self.others.lock().retain(|room| *room.name() != *user);
+    }
+
+    async fn way_to(&self, user: &str) -> Result<Room, SendError> {
+        let options = JoinOptions { send_only: true, positions: Vec::new() };
+        let room = Room::join(&self.guard, self.session, user, options);
+        let room = room.await.map_err(SendError::Receiver)?;
+        self.forget(user);
+        let mut others = self.others.lock();
+        others.push_back(room.clone());
+        // Not one whose messages are still to be acknowledged.
+        if others.len() > OTHERS_MAX
+            && let Some(at) = others.iter().position(Room::is_idle)
+            && let Some(oldest) = others.remove(at)
+        {
+            oldest.leave_quietly();
+        }
+        Ok(room)
+    }
+
+    /// Tells the user's other devices that everything up to `upto` was read.
+    ///
+    /// # Errors
+    /// As [`Room::send`].
+    pub async fn mark_read(&self, upto: Seq) -> Result<Ack, SendError> {
+        self.own.send_signal_with(Bytes::from(upto.to_string()), READ_KEY, 0).await
+    }
+}
+
+/// A Session whose frames are its backend's own. What arrives comes as
+/// [`Event::Frame`](crate::Event::Frame). After a reconnect it is opened again
+/// ([`Event::SessionOpened`](crate::Event::SessionOpened)); what was under way is lost.
+#[derive(Debug, Clone)]
+pub struct Session {
+    guard: Arc<Guard>,
+    id: SessionId,
+}
+
+impl Session {
+    pub(crate) fn new(guard: &Arc<Guard>, id: SessionId) -> Self {
+        Self { guard: Arc::clone(guard), id }
+    }
+
+    /// Its name, across reconnects.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Queues a frame, of a kind from 0x40, on the lane of a class. There is no answer, and it is not sent
+    /// again.
+    ///
+    /// # Errors
+    /// The queue is full, the frame too large or of a lower kind, or the Session not open.
+    pub async fn send(&self, class: Class, frame: RawFrame) -> Result<(), SendError> {
+        self.guard.shared.with(|core| core.send_raw(self.id, class, frame))
+    }
+
+    /// Closes the Session.
+    pub async fn close(&self) {
+        self.guard.shared.with(|core| core.close_session(self.id));
+    }
+}

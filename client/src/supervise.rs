@@ -1,0 +1,298 @@
+//! Keeps a client connected: drives its connection, and makes a new one where that may help.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use edgeway_proto::{CloseCode, Return};
+use edgeway_transport::{End, Stop, Transport};
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::{
+    ClientConfig, ConnectError, Event,
+    connect::{Established, connect},
+    connector::Connector,
+    core::GoAway,
+    error::after,
+    shared::Shared,
+    writer::{Ended, KeepAlive, write},
+};
+
+/// After a connection that lasted so long the first try goes at once.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// After a connection that lasted so long delays begin anew.
+const GOOD: Duration = Duration::from_secs(30);
+
+/// How long after a race the login of the loser may still reach the server and push this
+/// connection out.
+const RACE_ECHO: Duration = Duration::from_secs(10);
+
+/// The delay before coming back where the code asks for one and names none.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long a close may take: the peer is told or cannot be.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest random part of coming back when a server goes away.
+const GO_AWAY_JITTER: Duration = Duration::from_secs(5);
+
+/// Keeps one client connected.
+pub(crate) struct Supervisor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connector: Connector,
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) device: String,
+}
+
+/// What comes after a connection.
+enum After {
+    /// A new connection, after a delay; where the server said so, at another place.
+    Again { reason: String, delay: Option<Duration>, endpoint: Option<String> },
+    /// Nothing.
+    Over(CloseCode, String),
+}
+
+/// Stops a task when it is no longer wanted.
+struct Aborting<T>(JoinHandle<T>);
+
+impl<T> Drop for Aborting<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Supervisor {
+    /// Runs until the client is closed, by either side.
+    pub(crate) async fn run(self, mut established: Established) {
+        let mut tries = 0u32;
+        loop {
+            let begun = Instant::now();
+            let after = self.drive(established).await;
+            let (mut reason, mut delay, mut endpoint) = match after {
+                After::Again { reason, delay, endpoint } => (reason, delay, endpoint),
+                After::Over(code, reason) => return self.shared.finished(code, reason),
+            };
+            if begun.elapsed() >= GOOD {
+                tries = 0;
+            }
+            let mut at_once = begun.elapsed() >= AT_ONCE || tries == 0;
+            established = loop {
+                tries = tries.saturating_add(1);
+                let attempt = tries;
+                let event = Event::Reconnecting { reason, attempt };
+                let backoff = self.shared.with(|core| {
+                    core.event(event);
+                    core.backoff(attempt)
+                });
+                let wait = match delay {
+                    Some(wait) => wait + self.shared.with(|core| core.jitter(wait / 2)),
+                    None if at_once => Duration::ZERO,
+                    None => backoff,
+                };
+                at_once = false;
+                if !self.wait(wait).await {
+                    return self.shared.finished(CloseCode::Normal, "closed by the app".into());
+                }
+                match self.connect(endpoint.take().as_deref()).await {
+                    Some(Ok(established)) => break established,
+                    None => {
+                        return self.shared.finished(CloseCode::Normal, "closed by the app".into());
+                    }
+                    Some(Err(e)) => match verdict(&e) {
+                        Some(code) => return self.shared.finished(code, e.to_string()),
+                        None => (reason, delay) = (e.to_string(), e.retry_after()),
+                    },
+                }
+            };
+            let transport = established.transport;
+            self.shared.with(|core| {
+                core.stats.reconnects += 1;
+                core.event(Event::Reconnected { transport });
+            });
+        }
+    }
+
+    /// Waits before a try. False where the app has closed the client.
+    async fn wait(&self, delay: Duration) -> bool {
+        let waiting = async {
+            sleep(delay).await;
+            self.shared.queue.drained().await;
+        };
+        tokio::pin!(waiting);
+        loop {
+            if self.shared.close_asked() {
+                return false;
+            }
+            // Asked to connect at once: the network is there again.
+            if self.shared.take_reconnect() {
+                self.shared.queue.drained().await;
+                return true;
+            }
+            tokio::select! {
+                () = &mut waiting => return true,
+                () = self.shared.control.notified() => {}
+            }
+        }
+    }
+
+    /// One try; `None` where the app closed the client meanwhile.
+    async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
+        // Boxed: its state is large, and gone once it is connected.
+        let connecting =
+            Box::pin(connect(&self.connector, &self.config, &self.device, endpoint));
+        tokio::pin!(connecting);
+        loop {
+            tokio::select! {
+                result = &mut connecting => return Some(result),
+                () = self.shared.control.notified() => {
+                    if self.shared.close_asked() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drives a connection to its end.
+    async fn drive(&self, established: Established) -> After {
+        let Established { mut reading, sender, port, transport, raced, .. } = established;
+        let begun = Instant::now();
+        let shared = &self.shared;
+        shared.queue.reset();
+        shared.set_rtt(established.rtt);
+        shared.set_connection(Some(transport), Some(&established.logged_in.user));
+        port.give_to(Arc::clone(shared));
+        shared.with(|core| core.connected(&established.welcome, established.opened_bytes));
+        let mut early = established.early;
+        if let Err(stop) = shared.receive(&mut early) {
+            shared.with(|core| core.stop(stop));
+        }
+        let keep_alive = (transport == Transport::Tcp)
+            .then(|| KeepAlive::new(self.config.idle_timeout, &established.welcome));
+        let writing = write(Arc::clone(shared), sender, keep_alive);
+        let mut writer = Aborting(tokio::spawn(writing));
+        let mut going: Option<(GoAway, std::pin::Pin<Box<tokio::time::Sleep>>)> = None;
+        let after = loop {
+            if shared.close_asked() {
+                break self.close(&mut writer).await;
+            }
+            if shared.take_reconnect() {
+                break again("asked by the app".into());
+            }
+            if going.is_none()
+                && let Some(away) = shared.with(crate::core::Core::take_going_away)
+            {
+                let jitter = away.after.min(GO_AWAY_JITTER);
+                let jitter = shared.with(|core| core.jitter(jitter));
+                let wait = Box::pin(sleep(away.after + jitter));
+                going = Some((away, wait));
+            }
+            let leave = async {
+                match &mut going {
+                    Some((_, wait)) => wait.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                end = &mut reading => break self.ended(end, raced, begun, &mut writer).await,
+                ended = &mut writer.0 => match ended {
+                    Ok(Ended::Closed(reason)) => break again(reason),
+                    Ok(Ended::Silent(sender)) => {
+                        sender.close(CloseCode::IdleTimeout, "nothing heard", 0).await;
+                        break again("nothing was heard for the idle time".into());
+                    }
+                    // The reader knows why: it ends too, and soon.
+                    Ok(Ended::Broken) | Err(_) => {
+                        let end = tokio::time::timeout(CLOSE_TIMEOUT, &mut reading).await;
+                        let end = end.unwrap_or(End::Lost("it takes no more".into()));
+                        break after_end(end, raced, begun);
+                    }
+                },
+                () = leave => {
+                    let endpoint = going.take().and_then(|(away, _)| away.endpoint);
+                    let _ = self.close(&mut writer).await;
+                    break After::Again {
+                        reason: "the server goes away".into(),
+                        delay: Some(Duration::ZERO),
+                        endpoint,
+                    };
+                }
+                () = shared.control.notified() => {}
+            }
+        };
+        drop(writer);
+        shared.set_connection(None, None);
+        shared.with(crate::core::Core::disconnected);
+        after
+    }
+
+    /// Closes the connection after what may still be written.
+    async fn close(&self, writer: &mut Aborting<Ended>) -> After {
+        self.shared.with(|core| core.stop(Stop::new(CloseCode::Normal, "")));
+        // Where it takes longer there is nobody to tell.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut writer.0).await;
+        After::Over(CloseCode::Normal, "closed by the app".into())
+    }
+
+    /// The reader has ended: closes what is left.
+    async fn ended(
+        &self,
+        end: End,
+        raced: bool,
+        begun: Instant,
+        writer: &mut Aborting<Ended>,
+    ) -> After {
+        if let End::Stopped(stop) = &end {
+            // This end found a fault: the peer is told.
+            self.shared.with(|core| core.stop(stop.clone()));
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut writer.0).await;
+        }
+        after_end(end, raced, begun)
+    }
+}
+
+fn again(reason: String) -> After {
+    After::Again { reason, delay: None, endpoint: None }
+}
+
+fn after_end(end: End, raced: bool, begun: Instant) -> After {
+    match end {
+        End::Peer { code: CloseCode::Replaced, reason, .. }
+            if raced && begun.elapsed() < RACE_ECHO =>
+        {
+            // Most likely by this client's own login over the transport that lost the race.
+            again(reason)
+        }
+        End::Peer { code, reason, retry_after_ms } => match code.may_return() {
+            // A server that ends with this code is done; the app did not ask for it.
+            _ if code == CloseCode::Normal => again("closed by the server".into()),
+            Return::No => After::Over(code, reason),
+            Return::Now => again(format!("{code}: {reason}")),
+            Return::Backoff => {
+                let delay = Some(after(retry_after_ms).unwrap_or(BACKOFF));
+                After::Again { reason: format!("{code}: {reason}"), delay, endpoint: None }
+            }
+        },
+        // What a server sends by mistake today it may not send tomorrow.
+        End::Stopped(stop) => After::Again {
+            reason: format!("the server broke the protocol: {}", stop.reason),
+            delay: Some(BACKOFF),
+            endpoint: None,
+        },
+        End::Lost(reason) => again(reason),
+        End::Local => again("closed by this end".into()),
+    }
+}
+
+/// The code of an error after which no other try may succeed.
+fn verdict(e: &ConnectError) -> Option<CloseCode> {
+    match e {
+        ConnectError::LoginFailed { .. } => Some(CloseCode::LoginFailed),
+        ConnectError::VersionUnsupported { .. } => Some(CloseCode::Version),
+        ConnectError::Refused { code, .. } if code.may_return() == Return::No => Some(*code),
+        // A certificate can be put right, a name come back, while the app runs.
+        _ => None,
+    }
+}

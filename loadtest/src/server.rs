@@ -1,0 +1,142 @@
+//! Edgeway itself as a child process: `edgeway up` with a config, a data directory and ports of
+//! its own.
+
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::child::{self, Child};
+
+/// Which Edgeway is measured.
+#[derive(Args, Debug, Clone)]
+pub struct ServerArgs {
+    /// The `edgeway` program; by default the one beside this program
+    #[arg(long, value_name = "PATH")]
+    pub edgeway: Option<PathBuf>,
+}
+
+/// A running `edgeway up`; ended when dropped.
+pub struct Server {
+    child: Child,
+    /// Where it takes QUIC.
+    pub quic: SocketAddr,
+    /// Where it takes TCP with TLS.
+    pub tcp: SocketAddr,
+    /// Where its metrics are.
+    pub http: SocketAddr,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts it and waits until it is ready. `policy_off` lets all chat through.
+    pub async fn start(args: &ServerArgs, policy_off: bool) -> Result<Self> {
+        let program = program(args)?;
+        let dir = TempDir::with_prefix("edgeway-loadtest-").context("no temporary directory")?;
+        let [quic, tcp, http] = [free_udp_port()?, free_tcp_port()?, free_tcp_port()?];
+        let config = dir.path().join("edgeway.toml");
+        fs::write(&config, config_text(quic, tcp, http, dir.path(), policy_off))
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let mut command = Command::new(&program);
+        command.arg("up").arg("--config").arg(&config).current_dir(dir.path());
+        let log = dir.path().join("stderr.log");
+        let mut child = Child::start("edgeway up", command, &log)?;
+        child::with_log(child.line("ready").await, &log)?;
+        child.drain();
+        Ok(Self { child, quic, tcp, http, dir })
+    }
+
+    /// Process ids of the server.
+    pub fn pids(&self) -> Vec<u32> {
+        vec![self.child.pid()]
+    }
+
+    /// The authority that `up` made for itself, in PEM: what clients trust.
+    pub fn ca_pem(&self) -> Result<String> {
+        let path = self.dir.path().join("data").join("certs").join("ca.pem");
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Fails where it is no longer running, with its last words.
+    pub fn check(&mut self) -> Result<()> {
+        child::with_log(self.child.check(), &self.dir.path().join("stderr.log"))
+    }
+
+    /// Ends it.
+    pub async fn stop(self) -> Result<()> {
+        self.child.stop().await
+    }
+}
+
+fn program(args: &ServerArgs) -> Result<PathBuf> {
+    if let Some(path) = &args.edgeway {
+        return Ok(path.clone());
+    }
+    let path = env::current_exe()?.with_file_name("edgeway");
+    if !path.exists() {
+        bail!(
+            "{} is not there; build it (cargo build --release), or name it with --edgeway",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// The config file. Written as text: what is measured is what a person could write.
+fn config_text(
+    quic: SocketAddr,
+    tcp: SocketAddr,
+    http: SocketAddr,
+    dir: &Path,
+    policy_off: bool,
+) -> String {
+    let data = toml_string(&dir.join("data").to_string_lossy());
+    let rooms = if policy_off { "\n[rooms]\nchat_per_second = 0\n" } else { "" };
+    format!(
+        "[gateway.listen]\nquic = \"{quic}\"\ntcp = \"{tcp}\"\n\n[http]\nlisten = \"{http}\"\n\n\
+         [backend]\ndata_dir = {data}\n{rooms}"
+    )
+}
+
+fn toml_string(text: &str) -> String {
+    format!("\"{}\"", text.escape_default())
+}
+
+const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+/// A UDP port that was free a moment ago.
+pub fn free_udp_port() -> Result<SocketAddr> {
+    Ok(UdpSocket::bind(LOOPBACK)?.local_addr()?)
+}
+
+/// A TCP port that was free a moment ago.
+pub fn free_tcp_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind(LOOPBACK)?.local_addr()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_is_the_one_a_person_would_write() {
+        let addr = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let config = |policy_off| {
+            config_text(addr(1), addr(2), addr(3), Path::new("/tmp/a \"b\""), policy_off)
+        };
+        assert_eq!(
+            config(true),
+            "[gateway.listen]\nquic = \"127.0.0.1:1\"\ntcp = \"127.0.0.1:2\"\n\n\
+             [http]\nlisten = \"127.0.0.1:3\"\n\n\
+             [backend]\ndata_dir = \"/tmp/a \\\"b\\\"/data\"\n\n\
+             [rooms]\nchat_per_second = 0\n"
+        );
+        assert!(!config(false).contains("[rooms]"));
+    }
+}
