@@ -74,6 +74,9 @@ pub struct ClientConfig {
     pub transport: TransportChoice,
     /// With [`TransportChoice::Auto`], how long QUIC runs alone before TCP starts too.
     pub head_start: Duration,
+    /// Sends signals and strokes again as datagrams where the path loses packets, and asks the
+    /// gateway to do so. Over QUIC only. On by default.
+    pub repair: bool,
     /// Who the user is.
     pub login: Login,
     /// Names this installation of the app: at most 128 bytes, the same at each start, and different
@@ -107,6 +110,7 @@ impl ClientConfig {
             trust: Trust::Web,
             transport: TransportChoice::Auto,
             head_start: Duration::from_millis(300),
+            repair: true,
             login,
             device: String::new(),
             agent: concat!("edgeway-client/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -66,17 +66,21 @@ struct Flight {
 
 impl Flight {
     fn new(config: &ClientConfig, device: &str) -> Self {
+        let mut params = vec![
+            (param::CREDIT_SIGNAL, initial_credit(Class::Signal)),
+            (param::CREDIT_BINARY, initial_credit(Class::Binary)),
+            (param::CREDIT_CHAT, initial_credit(Class::Chat)),
+            (param::IDLE_MS, u64::try_from(config.idle_timeout.as_millis()).unwrap_or(0)),
+        ];
+        if config.repair {
+            params.push((param::REPAIR, 1));
+        }
         let hello = frame::Hello {
             version_min: VERSION,
             version_max: VERSION,
             agent: short(&config.agent).into(),
             token: Bytes::new(),
-            params: vec![
-                (param::CREDIT_SIGNAL, initial_credit(Class::Signal)),
-                (param::CREDIT_BINARY, initial_credit(Class::Binary)),
-                (param::CREDIT_CHAT, initial_credit(Class::Chat)),
-                (param::IDLE_MS, u64::try_from(config.idle_timeout.as_millis()).unwrap_or(0)),
-            ],
+            params,
         };
         let (method, user, secret) = match &config.login {
             Login::Development { user } => (frame::method::DEVELOPMENT, user, Bytes::new()),
@@ -213,7 +217,9 @@ fn ways(config: &ClientConfig, addrs: &[SocketAddr]) -> Vec<Way> {
 /// Host and port of `host:port`, where IPv6 addresses stand in brackets.
 pub(crate) fn split_server(server: &str) -> Result<(&str, u16), ConnectError> {
     let problem = || ConnectError::Config {
-        problem: format!("server `{server}`: expected host:port, for example chat.example.com:4433"),
+        problem: format!(
+            "server `{server}`: expected host:port, for example chat.example.com:4433"
+        ),
     };
     let (host, port) = server.rsplit_once(':').ok_or_else(problem)?;
     let port = port.parse().map_err(|_| problem())?;
@@ -434,10 +440,11 @@ fn certificate_problem(e: &DialError) -> Option<String> {
             }
             _ => None,
         },
-        // This end's own alert: bad certificate (42) to unknown authority (48).
+        // This end's own alert: bad certificate (42) to unknown authority (48), or a signature that
+        // does not fit (51).
         DialError::Quic(quinn::ConnectionError::TransportError(e)) => {
             let code = u64::from(e.code);
-            matches!(code, 0x12a..=0x130).then(|| e.to_string())
+            matches!(code, 0x12a..=0x130 | 0x133).then(|| e.to_string())
         }
         _ => None,
     }
@@ -456,11 +463,15 @@ fn is_verdict(e: &ConnectError) -> bool {
 
 /// One error for all that failed: the one that says most.
 fn worst(failures: Vec<(Way, ConnectError)>) -> ConnectError {
-    if let Some((_, e)) = failures.iter().find(|(_, e)| matches!(e, ConnectError::Certificate { .. })) {
+    if let Some((_, e)) =
+        failures.iter().find(|(_, e)| matches!(e, ConnectError::Certificate { .. }))
+    {
         return e.clone();
     }
     let each = failures.iter().map(|(way, e)| match e {
-        ConnectError::Unreachable { reason } => format!("{:?} {}: {reason}", way.transport, way.addr),
+        ConnectError::Unreachable { reason } => {
+            format!("{:?} {}: {reason}", way.transport, way.addr)
+        }
         other => format!("{:?} {}: {other}", way.transport, way.addr),
     });
     ConnectError::Unreachable { reason: each.collect::<Vec<_>>().join("; ") }

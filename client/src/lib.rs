@@ -35,7 +35,7 @@ pub use edgeway_proto::{Class, CloseCode, ErrorCode, Seq, Text};
 pub use edgeway_transport::Transport;
 
 pub use client::{Client, Events};
-pub use config::{ClientConfig, Login, Trust, TransportChoice};
+pub use config::{ClientConfig, Login, TransportChoice, Trust};
 pub use connector::Connector;
 pub use error::{ConnectError, Fault, RequestError, SendError};
 pub use event::{

@@ -81,7 +81,8 @@ impl Queue {
             lane.received += bytes.received;
             // One frame may begin below the limit and end above it.
             if lane.received - bytes.last >= lane.granted {
-                result = Err(Stop::new(CloseCode::CreditExceeded, "more than the credit of a lane"));
+                result =
+                    Err(Stop::new(CloseCode::CreditExceeded, "more than the credit of a lane"));
             }
             lane.consumed += bytes.done;
             state.check_grant(bytes.lane);

@@ -6,10 +6,7 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 use parking_lot::Mutex;
 
-use crate::{
-    Ack, JoinOptions, RawFrame, RequestError, Room, SendError, SessionId,
-    client::Guard,
-};
+use crate::{Ack, JoinOptions, RawFrame, RequestError, Room, SendError, SessionId, client::Guard};
 
 /// The name of one's own inbox.
 const OWN: &str = "@me";

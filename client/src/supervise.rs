@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeway_proto::{CloseCode, Return};
+use edgeway_proto::{CloseCode, Return, frame::param};
 use edgeway_transport::{End, Stop, Transport};
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -13,7 +13,7 @@ use crate::{
     ClientConfig, ConnectError, Event,
     connect::{Established, connect},
     connector::Connector,
-    core::GoAway,
+    core::{GoAway, param_of},
     error::after,
     shared::Shared,
     writer::{Ended, KeepAlive, write},
@@ -140,8 +140,7 @@ impl Supervisor {
     /// One try; `None` where the app closed the client meanwhile.
     async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
         // Boxed: its state is large, and gone once it is connected.
-        let connecting =
-            Box::pin(connect(&self.connector, &self.config, &self.device, endpoint));
+        let connecting = Box::pin(connect(&self.connector, &self.config, &self.device, endpoint));
         tokio::pin!(connecting);
         loop {
             tokio::select! {
@@ -157,7 +156,10 @@ impl Supervisor {
 
     /// Drives a connection to its end.
     async fn drive(&self, established: Established) -> After {
-        let Established { mut reading, sender, port, transport, raced, .. } = established;
+        let Established { mut reading, mut sender, port, transport, raced, .. } = established;
+        if self.config.repair && param_of(&established.welcome, param::REPAIR) == Some(1) {
+            sender.enable_repair();
+        }
         let begun = Instant::now();
         let shared = &self.shared;
         shared.queue.reset();

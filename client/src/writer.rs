@@ -42,7 +42,11 @@ pub(crate) async fn write(
     mut keep_alive: Option<KeepAlive>,
 ) -> Ended {
     let mut unflushed = false;
+    let mut tend = None;
     loop {
+        if sender.tend_sooner() || tend.is_some_and(|due| due <= Instant::now()) {
+            tend = sender.tend();
+        }
         let (write, timeout) = shared.next_write();
         let done = match write {
             Some(Write::Frames(lane, bytes)) => {
@@ -59,7 +63,8 @@ pub(crate) async fn write(
             }
             None if std::mem::take(&mut unflushed) => sender.flush().await,
             None => {
-                let wake = [timeout, keep_alive.as_ref().map(|k| k.next)].into_iter().flatten().min();
+                let keep_alive = keep_alive.as_ref().map(|k| k.next);
+                let wake = [timeout, keep_alive, tend].into_iter().flatten().min();
                 tokio::select! {
                     biased;
                     () = shared.write.notified() => {}

@@ -23,7 +23,7 @@ pub struct RawGateway {
     pub tls: RawTls,
     /// Bounds and times.
     pub limits: RawLimits,
-    /// Which backend serves each Session type.
+    /// Which backend serves each Session type, over the defaults; "" for none.
     pub routes: BTreeMap<String, String>,
     /// The backend that is asked about logins.
     pub login: String,
@@ -31,16 +31,20 @@ pub struct RawGateway {
 
 impl Default for RawGateway {
     fn default() -> Self {
-        let routes = ["chat", "im", "push", "research_push"];
         Self {
             name: "gateway".into(),
             listen: RawListen::default(),
             tls: RawTls::default(),
             limits: RawLimits::default(),
-            routes: routes.into_iter().map(|kind| (kind.into(), "access".into())).collect(),
+            routes: default_routes(),
             login: "access".into(),
         }
     }
+}
+
+fn default_routes() -> BTreeMap<String, String> {
+    let kinds = ["chat", "im", "push", "research_push"];
+    kinds.into_iter().map(|kind| (kind.into(), "access".into())).collect()
 }
 
 /// `[gateway.listen]`: addresses, empty for off.
@@ -239,13 +243,16 @@ pub fn validate(
         },
         None => {
             if quic.is_some() || tcp.is_some() {
-                check.add("gateway.tls", "QUIC and TLS need a certificate; set cert and key to PEM files");
+                check.add("gateway.tls", "QUIC and TLS need a certificate; set cert and key to PEM files (`edgeway up` makes one for development: certs/server.pem and certs/server.key in its data directory)");
             }
             None
         }
     };
     let limits = limits(&raw.limits, &mut check);
-    for (kind, backend) in &raw.routes {
+    let mut routes = default_routes();
+    routes.extend(raw.routes);
+    routes.retain(|_, backend| !backend.is_empty());
+    for (kind, backend) in &routes {
         if !backends.contains_key(backend) {
             let known: Vec<_> = backends.keys().map(String::as_str).collect();
             let problem = format!("backend `{backend}` is not in [backends]; there are: {}", known.join(", "));
@@ -276,7 +283,7 @@ pub fn validate(
             plain,
             tls,
             limits,
-            routes: raw.routes.into_iter().collect(),
+            routes: routes.into_iter().collect(),
             login: raw.login,
             backends,
         })

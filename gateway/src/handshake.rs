@@ -42,6 +42,12 @@ pub fn window(hello: &Hello) -> [u64; 3] {
     window
 }
 
+/// Whether the client takes copies of frames as datagrams.
+#[must_use]
+pub fn understands_copies(hello: &Hello) -> bool {
+    hello.params.contains(&(param::REPAIR, 1))
+}
+
 /// The answer to hello.
 #[must_use]
 pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
@@ -56,6 +62,7 @@ pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
             (param::CREDIT_CHAT, credit[2]),
             (param::IDLE_MS, crate::clock::ms(limits.idle_timeout)),
             (param::SESSIONS, u64::from(limits.sessions)),
+            (param::REPAIR, 1),
         ],
     }
 }

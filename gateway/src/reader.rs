@@ -80,7 +80,12 @@ impl Reader {
         }
         let version = handshake::negotiate(hello)?;
         self.phase = Phase::Login;
-        self.conn.outbox.with(|p| p.set_window(handshake::window(hello)));
+        self.conn.outbox.with(|p| {
+            p.set_window(handshake::window(hello));
+            if handshake::understands_copies(hello) {
+                p.enable_repair();
+            }
+        });
         let welcome = handshake::welcome(version, self.conn.id, &self.ctx.limits);
         self.conn.outbox.push_control(welcome.to_bytes());
         Ok(())

@@ -8,7 +8,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -42,9 +42,9 @@ impl Default for Turns {
 /// Writes until the connection is closed, by either side.
 pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
     let mut frames = Vec::new();
-    let mut timer = None;
+    let (mut timer, mut tending) = (None, None);
     loop {
-        match next(&outbox, &mut timer, &mut frames).await {
+        match next(&mut sender, &outbox, &mut timer, &mut tending, &mut frames).await {
             Next::High(Work::Write(lane)) => {
                 let written = write(&mut sender, lane, &mut frames);
                 if !unless_stuck(&outbox, pin!(written)).await {
@@ -52,6 +52,7 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
                 }
                 frames.clear();
             }
+            Next::High(Work::EnableRepair) => sender.enable_repair(),
             Next::High(Work::Finish(session)) => sender.finish(session),
             Next::High(Work::Close(closing)) => {
                 let close = sender.close(closing.code, &closing.reason, closing.retry_after_ms);
@@ -96,7 +97,15 @@ fn give_up(sender: Sender, outbox: &Outbox) {
 
 type Timer = Option<Pin<Box<tokio::time::Sleep>>>;
 
-async fn next(outbox: &Outbox, timer: &mut Timer, frames: &mut Vec<Bytes>) -> Next {
+/// The next thing to do. Meanwhile the path is tended: `tending` runs while anything is in flight,
+/// and is not set anew for each write.
+async fn next(
+    sender: &mut Sender,
+    outbox: &Outbox,
+    timer: &mut Timer,
+    tending: &mut Timer,
+    frames: &mut Vec<Bytes>,
+) -> Next {
     poll_fn(|cx| {
         if let Some(sleep) = timer
             && sleep.as_mut().poll(cx).is_ready()
@@ -104,10 +113,30 @@ async fn next(outbox: &Outbox, timer: &mut Timer, frames: &mut Vec<Bytes>) -> Ne
             *timer = None;
             outbox.settle(std::time::Instant::now());
         }
+        tend(sender, tending, cx);
         let told = timer.as_ref().map(|sleep| sleep.deadline().into_std());
-        outbox.poll_next(cx, told, frames)
+        outbox.poll_next(cx, told, !sender.is_silent(), frames)
     })
     .await
+}
+
+/// Sends the copies and probes that are due, and sets the timer for the next.
+fn tend(sender: &mut Sender, tending: &mut Timer, cx: &mut Context<'_>) {
+    loop {
+        let pending = tending.as_mut().is_none_or(|sleep| sleep.as_mut().poll(cx).is_pending());
+        if pending && !sender.tend_sooner() {
+            return;
+        }
+        let Some(due) = sender.tend() else {
+            *tending = None;
+            return;
+        };
+        let due = Instant::from_std(due);
+        match tending {
+            Some(sleep) => sleep.as_mut().reset(due),
+            None => *tending = Some(Box::pin(tokio::time::sleep_until(due))),
+        }
+    }
 }
 
 /// Writes strokes or chat when it is this connection's turn. False where the connection is over.

@@ -62,7 +62,6 @@ impl Child {
     }
 
     /// Goes on reading its output, so that a full pipe never stops it.
-    #[allow(dead_code)] // as `crate::server`, which uses it
     pub fn drain(&mut self) {
         if let Some(mut lines) = self.lines.take() {
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });

@@ -66,6 +66,11 @@ impl Load {
         Ticks { at: start + offset, interval, end: start + self.duration(), n: 0 }
     }
 
+    /// Nobody says anything for `secs`.
+    pub fn silent(secs: u32) -> Self {
+        Self { members: 0, rate: 1.0, burst: false, size: STAMP_BYTES, secs, seed: 0 }
+    }
+
     pub fn duration(&self) -> Duration {
         Duration::from_secs(self.secs.into())
     }
@@ -93,6 +98,16 @@ impl Ticks {
         let at = self.advance()?;
         sleep_until(at).await;
         Some(self.n - 1)
+    }
+
+    /// The first of those that are still to come.
+    pub fn first(&self) -> Instant {
+        self.at
+    }
+
+    /// Whether none is still to come.
+    pub fn is_over(&self) -> bool {
+        self.at >= self.end
     }
 
     fn advance(&mut self) -> Option<Instant> {

@@ -4,15 +4,19 @@
 mod audit;
 mod child;
 mod drive;
+mod fleet;
 mod floor;
+mod idle;
 mod load;
 mod nats;
+mod plot;
 mod procstat;
 mod report;
-#[allow(dead_code)] // what starts it, `room` and `idle`, needs the client crate
+mod room;
 mod server;
 mod settle;
 mod stamp;
+mod target;
 mod tls;
 
 use std::process::ExitCode;
@@ -36,6 +40,14 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  A class of 500 who all speak at once every second, half over QUIC and half over TCP:
+      loadtest room --members 500 --rate 1 --burst --size 100 --secs 20 --transport mixed
+  The same over QUIC, five times, beside what bare QUIC needs for the same bytes:
+      loadtest room --burst --floor --repeat 5
+  Ten of them stop reading for 30 s:
+      loadtest room --burst --secs 60 --strokes 50 --stall 10
+  What 10,000 idle members cost, and what bare QUIC needs for as many:
+      loadtest idle --connections 10000 --floor
   A class of 500 who all speak at once every second, on a bare QUIC server:
       loadtest floor --members 500 --rate 1 --burst --size 100 --secs 20
   What 10,000 idle connections cost a bare QUIC server:
@@ -47,6 +59,8 @@ Exit status: 0 it held, 1 it did not (messages lost, twice, out of order; server
 
 #[derive(Subcommand)]
 enum Scenario {
+    Room(Box<room::Args>),
+    Idle(Box<idle::Args>),
     Floor(floor::Args),
     Nats(nats::Args),
     #[command(hide = true, name = floor::SERVER_COMMAND)]
@@ -63,6 +77,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let outcome = match cli.scenario {
+        Scenario::Room(args) => room::run(*args),
+        Scenario::Idle(args) => idle::run(*args),
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
         Scenario::FloorServer(args) => floor::server::run(args),

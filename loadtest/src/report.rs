@@ -8,12 +8,15 @@ use anyhow::{Context, Result};
 use edgeway_proto::Class;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     audit::{Audit, Findings, histogram},
     load::Output,
     procstat::{self, Used},
 };
+
+type Map = serde_json::Map<String, Value>;
 
 /// One-way latency, from the sender's call to the receiver's callback, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -140,7 +143,9 @@ pub struct Report {
     /// What did not hold besides the counts, in words.
     pub problems: Vec<String>,
     /// Settings and findings of this scenario only.
-    pub detail: serde_json::Map<String, serde_json::Value>,
+    pub detail: Map,
+    /// Figures of single runs.
+    pub runs: Vec<Map>,
     /// All latencies, by class.
     #[serde(skip)]
     pub latencies: BTreeMap<&'static str, Histogram<u64>>,
@@ -162,8 +167,20 @@ impl Report {
     }
 
     /// Adds a setting or finding of this scenario only.
-    pub fn detail(&mut self, key: &str, value: impl Into<serde_json::Value>) {
+    pub fn detail(&mut self, key: &str, value: impl Into<Value>) {
         self.detail.insert(key.to_owned(), value.into());
+    }
+
+    /// Adds figures of a single run under `runs`: a new run where a figure is there already.
+    pub fn run(&mut self, figures: &[(&str, Value)]) {
+        let repeats = |run: &Map| figures.iter().any(|(key, _)| run.contains_key(*key));
+        if self.runs.last().is_none_or(repeats) {
+            self.runs.push(Map::new());
+        }
+        let Some(run) = self.runs.last_mut() else { return };
+        for (key, value) in figures {
+            run.insert((*key).to_owned(), value.clone());
+        }
     }
 
     /// Adds what the receivers of a run got. `copies` is how many of an audit's receivers each
@@ -261,6 +278,11 @@ impl Report {
         }
         for (key, value) in &self.detail {
             line(key, value.to_string());
+        }
+        for (n, run) in self.runs.iter().enumerate() {
+            for (key, value) in run {
+                line(&format!("run {}", n + 1), format!("{key} {value}"));
+            }
         }
         for problem in &self.problems {
             line("PROBLEM", problem.clone());

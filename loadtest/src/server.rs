@@ -10,7 +10,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
 
 use crate::child::{self, Child};
 
@@ -31,6 +35,8 @@ pub struct Server {
     pub tcp: SocketAddr,
     /// Where its metrics are.
     pub http: SocketAddr,
+    /// The authority that `up` made for itself, in PEM: what clients trust.
+    pub ca_pem: String,
     dir: TempDir,
 }
 
@@ -49,18 +55,26 @@ impl Server {
         let mut child = Child::start("edgeway up", command, &log)?;
         child::with_log(child.line("ready").await, &log)?;
         child.drain();
-        Ok(Self { child, quic, tcp, http, dir })
+        let ca = dir.path().join("data").join("certs").join("ca.pem");
+        let ca_pem =
+            fs::read_to_string(&ca).with_context(|| format!("cannot read {}", ca.display()))?;
+        Ok(Self { child, quic, tcp, http, ca_pem, dir })
     }
 
-    /// Process ids of the server.
-    pub fn pids(&self) -> Vec<u32> {
-        vec![self.child.pid()]
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
     }
 
-    /// The authority that `up` made for itself, in PEM: what clients trust.
-    pub fn ca_pem(&self) -> Result<String> {
-        let path = self.dir.path().join("data").join("certs").join("ca.pem");
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    /// Its metrics, in the text format of Prometheus.
+    pub async fn metrics(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(self.http).await.context("no metrics")?;
+        // The oldest version: the answer is neither cut into chunks nor kept open after it.
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("no answer for metrics")?;
+        Ok(body.to_owned())
     }
 
     /// Fails where it is no longer running, with its last words.

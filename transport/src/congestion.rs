@@ -12,14 +12,16 @@
 
 use std::{
     any::Any,
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
+use parking_lot::Mutex;
+use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 
 /// The window never falls below so many packets. Standard load (1 signal, 17 strokes and 20 chat
@@ -40,7 +42,18 @@ pub struct Path {
     /// 0 for none.
     unanswered_us: AtomicU64,
     silent: AtomicBool,
+    /// Whether anybody asks what has arrived.
+    watched: AtomicBool,
+    /// When packets were sent that have been acknowledged, the latest [`REMEMBERED`], in
+    /// microseconds since `origin`.
+    arrived: Mutex<VecDeque<u64>>,
 }
+
+/// Acks that are remembered: those of a busy path over some round trips.
+const REMEMBERED: usize = 64;
+
+/// A frame leaves in a packet within this time of being handed to quinn.
+const LEAVES_WITHIN: Duration = Duration::from_millis(2);
 
 impl Path {
     fn new(now: Instant) -> Self {
@@ -49,6 +62,8 @@ impl Path {
             acked_us: AtomicU64::new(0),
             unanswered_us: AtomicU64::new(0),
             silent: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            arrived: Mutex::default(),
         }
     }
 
@@ -60,16 +75,46 @@ impl Path {
     /// How long something has been in flight without anything being acknowledged; zero where
     /// nothing waits for an answer.
     #[must_use]
-    pub fn unanswered(&self, now: Instant) -> std::time::Duration {
+    pub fn unanswered(&self, now: Instant) -> Duration {
         match self.unanswered_us.load(Ordering::Relaxed) {
-            0 => std::time::Duration::ZERO,
-            since => std::time::Duration::from_micros(self.us(now).saturating_sub(since)),
+            0 => Duration::ZERO,
+            since => Duration::from_micros(self.us(now).saturating_sub(since)),
         }
     }
 
     /// Declares that the path is silent, or that it is no longer.
     pub fn silence(&self, silent: bool) {
         self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Whether a packet has been acknowledged that left just after `sent`. Not exact where several
+    /// left together and some were lost: then the stream's own recovery has to do.
+    pub(crate) fn arrived(&self, sent: Instant) -> bool {
+        let from = self.us(sent);
+        let to = self.us(sent + LEAVES_WITHIN);
+        self.arrived.lock().iter().any(|us| (from..=to).contains(us))
+    }
+
+    /// Remembers from now on which packets arrive, or stops doing so.
+    pub(crate) fn watch(&self, watched: bool) {
+        if self.watched.swap(watched, Ordering::Relaxed) && !watched {
+            *self.arrived.lock() = VecDeque::new();
+        }
+    }
+
+    fn packet_arrived(&self, sent: Instant) {
+        if !self.watched.load(Ordering::Relaxed) {
+            return;
+        }
+        let us = self.us(sent);
+        let mut arrived = self.arrived.lock();
+        // Where packets leave in trains, one of each train is enough.
+        if arrived.back() != Some(&us) {
+            if arrived.len() == REMEMBERED {
+                arrived.pop_front();
+            }
+            arrived.push_back(us);
+        }
     }
 
     fn sent(&self, now: Instant) {
@@ -115,6 +160,7 @@ impl Controller for Realtime {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
+        self.path.packet_arrived(sent);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -196,8 +242,6 @@ impl ControllerFactory for RealtimeConfig {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use std::time::Duration;
 
     use super::*;
 

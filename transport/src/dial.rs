@@ -113,7 +113,7 @@ impl Dialer {
         socket::tune(&stream).map_err(DialError::Tcp)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls.tcp));
         let stream = tls.connect(server, stream).await.map_err(DialError::Tcp)?;
-        Ok(tcp::connection(Stream::Tls(Box::new(stream.into())), addr, false))
+        Ok(tcp::connection(Stream::Tls(Box::new(stream.into())), addr, Some(false)))
     }
 
     /// Connects over TCP in the clear, speaking records, or bare frames where `legacy`.
@@ -123,7 +123,7 @@ impl Dialer {
     pub async fn plain(addr: SocketAddr, legacy: bool) -> Result<Connection, DialError> {
         let stream = TcpStream::connect(addr).await.map_err(DialError::Tcp)?;
         socket::tune(&stream).map_err(DialError::Tcp)?;
-        Ok(tcp::connection(Stream::Plain(stream), addr, legacy))
+        Ok(tcp::connection(Stream::Plain(stream), addr, Some(legacy)))
     }
 
     /// Waits until the peers of all closed connections have been told.

@@ -1,6 +1,6 @@
 //! The two halves of a connection, whichever transport carries it.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
 use edgeway_proto::{CloseCode, DecodeError, Lane, RawFrame};
@@ -141,7 +141,7 @@ impl Receiver {
 #[derive(Debug)]
 pub enum Sender {
     /// Over QUIC.
-    Quic(quic::Sender),
+    Quic(Box<quic::Sender>),
     /// Over TCP.
     Tcp(tcp::Sender),
 }
@@ -168,6 +168,43 @@ impl Sender {
         match self {
             Self::Quic(_) => Ok(()),
             Self::Tcp(sender) => sender.flush().await,
+        }
+    }
+
+    /// The peer has announced that it understands copies (`param::REPAIR`): signals and strokes are
+    /// repaired from now on, where the path calls for it.
+    pub fn enable_repair(&mut self) {
+        if let Self::Quic(sender) = self {
+            sender.enable_repair();
+        }
+    }
+
+    /// Sends the copies and probes that are due, and says when to call again; `None` for not
+    /// before something has been sent.
+    pub fn tend(&mut self) -> Option<Instant> {
+        match self {
+            Self::Quic(sender) => sender.tend(),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// Whether something was written since that is to be tended before the time that
+    /// [`tend`](Self::tend) said.
+    #[must_use]
+    pub fn tend_sooner(&self) -> bool {
+        match self {
+            Self::Quic(sender) => sender.tend_sooner(),
+            Self::Tcp(_) => false,
+        }
+    }
+
+    /// Whether the path has fallen silent: what may be dropped should not be sent now, since it
+    /// would only fill the window that the first packet after the silence needs.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Quic(sender) => sender.is_silent(),
+            Self::Tcp(_) => false,
         }
     }
 

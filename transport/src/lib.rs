@@ -5,10 +5,12 @@
 //! lane to a [`Sink`], the [`Sender`] writes frames to a lane. Neither queues: bounds are kept by
 //! the credit of the lanes (WIRE.md, "Credit"), above this crate.
 
+mod congestion;
 mod dial;
 mod half;
 mod listen;
 mod quic;
+mod repair;
 mod settings;
 mod socket;
 mod tcp;

@@ -177,6 +177,6 @@ impl IncomingTcp {
             }
             None => Stream::Plain(self.stream),
         };
-        Ok(tcp::connection(stream, self.remote, false))
+        Ok(tcp::connection(stream, self.remote, None))
     }
 }

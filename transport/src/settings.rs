@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::congestion::RealtimeConfig;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 /// What is chosen for every connection of an endpoint.
@@ -55,6 +56,7 @@ fn common(settings: Settings) -> TransportConfig {
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .initial_rtt(INITIAL_RTT)
+        .congestion_controller_factory(Arc::new(RealtimeConfig))
         // Costs 9 KB of an idle connection, and probes that a lossy path loses.
         .mtu_discovery_config(None)
         // 60 s at most, so it fits.

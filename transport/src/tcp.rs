@@ -91,15 +91,17 @@ impl AsyncWrite for Stream {
 }
 
 /// Makes the two halves of a TCP connection. A client says by `legacy` which carriage it speaks;
-/// a server learns it from the first byte.
-pub(crate) fn connection(stream: Stream, remote: SocketAddr, legacy: bool) -> Connection {
-    let legacy = Arc::new(AtomicBool::new(legacy));
+/// a server (`None`) learns it from the first byte.
+pub(crate) fn connection(stream: Stream, remote: SocketAddr, legacy: Option<bool>) -> Connection {
+    // What a client hears first may be on any lane.
+    let carriage = (legacy == Some(false)).then(|| Carriage::Records(RecordBuffer::default()));
+    let legacy = Arc::new(AtomicBool::new(legacy == Some(true)));
     let (read, write) = tokio::io::split(stream);
     Connection {
         receiver: AnyReceiver::Tcp(Box::new(Receiver {
             read,
             legacy: Arc::clone(&legacy),
-            carriage: None,
+            carriage,
         })),
         sender: AnySender::Tcp(Sender { write, legacy }),
         remote,

@@ -491,3 +491,15 @@ fn a_new_owner_goes_on_in_the_next_epoch_and_knows_what_was_accepted() {
     let (_, effects) = bench.store();
     assert_eq!(acks(&effects, A), [(5, AckStatus::Accepted, Seq::new(4, 1))]);
 }
+
+#[test]
+fn who_joins_again_is_told_only_of_messages_that_are_stored() {
+    let mut bench = Bench::with_two(|_| {});
+    bench.send(A, signal(1));
+    bench.store();
+    bench.send(A, signal(2));
+    assert_eq!(joined(&bench.join(A, "ann"), A).unwrap().classes[0], (Seq::new(1, 1), 1));
+    bench.send(A, signal(2));
+    let (stored, effects) = bench.store();
+    assert_eq!((stored, acks(&effects, A).len()), (1, 2), "stored once, and both are answered");
+}

@@ -11,6 +11,8 @@ pub struct OwnerConfig {
     pub shards: NonZeroUsize,
     /// Whether a room comes into being at its first join. Inboxes always do.
     pub create_rooms: bool,
+    /// Rooms in memory, over all shards. Above, those that are not there yet are `unavailable`.
+    pub rooms_max: usize,
     /// The numbers of each room.
     pub room: RoomConfig,
     /// Joins, leaves, requests and signals that wait for one shard. Above: access waits, and with it
@@ -45,6 +47,8 @@ impl Default for OwnerConfig {
         Self {
             shards: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             create_rooms: true,
+            // A million members alone each in a room; an empty room takes about 2 KB.
+            rooms_max: 1_000_000,
             room: RoomConfig::default(),
             control_queue_bytes: 8 << 20,
             bulk_queue_bytes: 4 << 20,

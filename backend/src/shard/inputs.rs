@@ -111,7 +111,12 @@ impl Shard {
                 self.reply(access, Reply::Unreachable(refused));
             }
             Effect::ToAccess { access, item } => self.reply(access, Reply::Item(item)),
-            Effect::WakeAt(due) => self.timers.push(Reverse((due, group))),
+            Effect::WakeAt(due) => {
+                if let Some(Slot::Open(open)) = self.rooms.get_mut(&group) {
+                    open.wake = Some(due);
+                    self.timers.push(Reverse((due, group)));
+                }
+            }
         }
     }
 
@@ -129,6 +134,7 @@ impl Shard {
         if !self.shared.gateways.connected(join.session.gateway) {
             return self.unreachable(&join);
         }
+        let full = self.rooms.len() >= self.shared.rooms_a_shard;
         match self.rooms.get_mut(&group) {
             Some(Slot::Open(_)) => self.apply(group, Event::Join(join)),
             Some(Slot::Loading(waiting)) => {
@@ -138,6 +144,7 @@ impl Shard {
                     self.refuse(&join, "too many joins wait for the room");
                 }
             }
+            None if full => self.refuse(&join, "there are as many rooms as there may be"),
             None => {
                 self.rooms.insert(group, Slot::Loading(Waiting { joins: vec![join] }));
                 self.start_load(group);
@@ -176,7 +183,7 @@ impl Shard {
             Ok(loaded) => {
                 let config = self.shared.room_config.clone();
                 let room = Room::new(group, self.shared.kind, config, loaded, self.now);
-                let open = OpenRoom { room, committing: false };
+                let open = OpenRoom { room, committing: false, wake: None };
                 self.rooms.insert(group, Slot::Open(Box::new(open)));
                 // Arms the room's timers, also where nobody waits any more.
                 self.apply(group, Event::Tick);

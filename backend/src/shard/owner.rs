@@ -53,6 +53,7 @@ struct Queues {
 pub(super) struct Shared {
     pub(super) config: OwnerConfig,
     pub(super) room_config: Arc<RoomConfig>,
+    pub(super) rooms_a_shard: usize,
     pub(super) kind: Kind,
     pub(super) store: Arc<dyn Store>,
     pub(super) gateways: Arc<dyn Gateways>,
@@ -107,6 +108,7 @@ impl Owner {
     ) -> Self {
         let shared = Arc::new(Shared {
             room_config: Arc::new(config.room.clone()),
+            rooms_a_shard: config.rooms_max.div_ceil(config.shards.get()),
             loads: Semaphore::new(config.loads),
             history_reads: Semaphore::new(config.history_reads),
             history_waiting: AtomicUsize::new(0),

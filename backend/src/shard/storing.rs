@@ -30,8 +30,9 @@ impl Shard {
                 groups.push(group);
             }
         }
-        if groups.is_empty() {
-            return;
+        if batch.is_empty() {
+            // Only of groups of which a commit turned out to have been stored.
+            return groups.into_iter().for_each(|group| self.stored(group));
         }
         self.commits.started(groups);
         self.append(batch, |result, took| Done::Committed { result, took });

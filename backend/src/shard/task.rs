@@ -69,6 +69,8 @@ pub(super) struct OpenRoom {
     pub(super) room: Room,
     /// It is among those that have something to store, or in the commit that is under way.
     pub(super) committing: bool,
+    /// When it is woken next. Timers for other times are left over from before.
+    pub(super) wake: Option<Duration>,
 }
 
 /// Inputs that are taken in one go, before their effects go out.
@@ -202,6 +204,10 @@ impl Shard {
                 break;
             }
             self.timers.pop();
+            match self.rooms.get_mut(&group) {
+                Some(Slot::Open(open)) if open.wake == Some(due) => open.wake = None,
+                _ => continue,
+            }
             self.apply(group, Event::Tick);
             if let Some(Slot::Open(open)) = self.rooms.get(&group)
                 && !open.committing

@@ -446,3 +446,15 @@ async fn what_comes_together_is_one_publication_and_few_commits() {
     assert_eq!((count(Stream::Bulk, Class::Chat), count(Stream::Control, Class::Signal)), (1, 1));
     assert!(bench.store.appends.load(Ordering::SeqCst) <= 2, "one for chat, one for signals");
 }
+
+#[tokio::test]
+async fn above_the_number_of_rooms_new_ones_are_refused() {
+    let mut bench = Bench::new(|c| {
+        c.shards = NonZeroUsize::MIN;
+        c.rooms_max = 1;
+    });
+    bench.join(1, "a").await;
+    bench.ask(2, "b").await;
+    assert!(matches!(bench.reply().await, Reply::Item(from_owner_item::Item::Refused(_))));
+    bench.join(3, "a").await;
+}

@@ -78,7 +78,10 @@ impl Lanes {
                 let total = self.initial[lane.class.index()];
                 let at = self.lanes.partition_point(|l| l.lane.class <= lane.class);
                 let queue = VecDeque::new();
-                self.lanes.insert(at, OutLane { lane, sent: 0, total, queue, frame_bytes: 0, parting: false });
+                self.lanes.insert(
+                    at,
+                    OutLane { lane, sent: 0, total, queue, frame_bytes: 0, parting: false },
+                );
                 at
             }
         };
@@ -144,9 +147,7 @@ impl Lanes {
     }
 
     pub(crate) fn wants_write(&self) -> bool {
-        !self.control.is_empty()
-            || !self.finish.is_empty()
-            || self.lanes.iter().any(OutLane::open)
+        !self.control.is_empty() || !self.finish.is_empty() || self.lanes.iter().any(OutLane::open)
     }
 }
 

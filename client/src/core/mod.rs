@@ -23,7 +23,6 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -379,7 +378,11 @@ impl Core {
     }
 
     /// Asks for a pong. `token` is new each time; the answer comes with the pong.
-    pub(crate) fn ping(&mut self, token: u64, waiter: Option<oneshot::Sender<()>>) -> Result<(), RequestError> {
+    pub(crate) fn ping(
+        &mut self,
+        token: u64,
+        waiter: Option<oneshot::Sender<()>>,
+    ) -> Result<(), RequestError> {
         if !self.connected {
             return Err(RequestError::ConnectionLost);
         }

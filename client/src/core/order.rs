@@ -149,7 +149,11 @@ impl Order {
 
 /// Messages after `after` up to and with `upto`; where the epoch changed, those of the new one.
 fn missed(after: Seq, upto: Seq) -> u64 {
-    if after.epoch == upto.epoch { upto.counter.saturating_sub(after.counter) } else { upto.counter }
+    if after.epoch == upto.epoch {
+        upto.counter.saturating_sub(after.counter)
+    } else {
+        upto.counter
+    }
 }
 
 #[cfg(test)]

@@ -266,7 +266,9 @@ mod tests {
     fn a_rejoin_writes_what_has_no_ack_again_in_order() {
         let mut out = Outgoing::default();
         out.joined(0, true);
-        (1..=3).for_each(|n| drop(out.push(entry(n))));
+        for n in 1..=3 {
+            out.push(entry(n));
+        }
         assert_eq!(written(&mut out), [(1, 1), (2, 2), (3, 3)]);
         assert!(matches!(out.ack(&ack(1, WireStatus::Accepted, 0), no_words), Acked::Done(..)));
         out.joined(2, true);
@@ -277,7 +279,9 @@ mod tests {
     fn a_refused_message_frees_its_number_and_the_next_are_numbered_anew() {
         let mut out = Outgoing::default();
         out.joined(0, true);
-        (1..=3).for_each(|n| drop(out.push(entry(n))));
+        for n in 1..=3 {
+            out.push(entry(n));
+        }
         written(&mut out);
         assert!(matches!(
             out.ack(&ack(1, WireStatus::Refused, 0), no_words),

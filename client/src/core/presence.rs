@@ -101,7 +101,12 @@ impl Core {
         Some((room.group, sync.names.last().cloned().unwrap_or_default()))
     }
 
-    pub(super) fn member_page(&mut self, session: SessionId, page: frame::MemberPage, now: Instant) {
+    pub(super) fn member_page(
+        &mut self,
+        session: SessionId,
+        page: frame::MemberPage,
+        now: Instant,
+    ) {
         match self.requests.remove(&page.request) {
             Some(Request::Members(_, waiter)) => {
                 let _ = waiter.send(Ok(MembersPage {
@@ -120,7 +125,13 @@ impl Core {
         }
     }
 
-    fn sync_page(&mut self, session: SessionId, id: RoomId, page: &frame::MemberPage, now: Instant) {
+    fn sync_page(
+        &mut self,
+        session: SessionId,
+        id: RoomId,
+        page: &frame::MemberPage,
+        now: Instant,
+    ) {
         let Some(room) = self.room_mut(id) else { return };
         let Some(sync) = &mut room.members.sync else { return };
         sync.first.get_or_insert(page.presence_version);

@@ -64,10 +64,8 @@ impl Core {
                 let name = Arc::clone(&room.name);
                 let upto = Seq::new(seq.epoch, seq.counter - 1);
                 self.stats.missed += missed;
-                self.arrived.push_part(
-                    Event::Gap { session, room: name, class, after, upto, missed },
-                    0,
-                );
+                self.arrived
+                    .push_part(Event::Gap { session, room: name, class, after, upto, missed }, 0);
             }
             Live::Old => {
                 self.stats.duplicates += 1;
@@ -124,7 +122,9 @@ impl Core {
             let known = self.groups.contains_key(&(id, early.group));
             match early.frame {
                 _ if !known && !waiting => {}
-                Frame::Deliver(deliver) => self.deliver(id, early.lane, deliver, early.bytes, now)?,
+                Frame::Deliver(deliver) => {
+                    self.deliver(id, early.lane, deliver, early.bytes, now)?
+                }
                 Frame::Behind(behind) => self.behind(id, early.lane, behind, early.bytes),
                 Frame::Gap(gap) => self.gap(id, early.lane, gap, early.bytes),
                 _ => {}
@@ -134,7 +134,13 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn behind(&mut self, session: SessionId, lane: Lane, frame: frame::Behind, bytes: usize) {
+    pub(super) fn behind(
+        &mut self,
+        session: SessionId,
+        lane: Lane,
+        frame: frame::Behind,
+        bytes: usize,
+    ) {
         let Some(id) = self.room_of_group(session, frame.group) else {
             self.hold(session, lane, frame.group, Frame::Behind(frame), bytes);
             return;
@@ -215,7 +221,12 @@ impl Core {
         }
     }
 
-    pub(super) fn page(&mut self, session: SessionId, page: frame::Page, now: Instant) -> Result<(), Stop> {
+    pub(super) fn page(
+        &mut self,
+        session: SessionId,
+        page: frame::Page,
+        now: Instant,
+    ) -> Result<(), Stop> {
         match self.requests.remove(&page.request) {
             Some(Request::Page(id, class)) => {
                 self.fetching -= 1;
@@ -281,7 +292,10 @@ impl Core {
             let bytes = frame.whole.len();
             let deliver = frame::Deliver::parse(frame.body)?;
             if deliver.class != class {
-                return Err(Stop::new(CloseCode::Protocol, "a page with a message of another class"));
+                return Err(Stop::new(
+                    CloseCode::Protocol,
+                    "a page with a message of another class",
+                ));
             }
             let Some(room) = self.room_mut(id) else { break };
             if room.class(class).order.paged(deliver.seq) {
@@ -359,7 +373,13 @@ impl Core {
     }
 
     /// Asks for members for the app.
-    pub(crate) fn members(&mut self, id: RoomId, after: &str, limit: u64, waiter: Answer<MembersPage>) {
+    pub(crate) fn members(
+        &mut self,
+        id: RoomId,
+        after: &str,
+        limit: u64,
+        waiter: Answer<MembersPage>,
+    ) {
         let (lane, group) = match self.may_ask(id) {
             Ok(found) => found,
             Err(e) => return drop(waiter.send(Err(e))),

@@ -1,11 +1,16 @@
 //! Joining, leaving, and joining again.
 
-use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use edgeway_proto::{
-    Class, CloseCode, ErrorCode, Lane, Return, Seq, limits,
+    Class, CloseCode, ErrorCode, Lane, Return, Seq,
     frame::{self, join_flag},
+    limits,
 };
 use edgeway_transport::Stop;
 
@@ -17,7 +22,9 @@ use super::{
     room::{ClassState, Phase, Room},
     timers::Timer,
 };
-use crate::{Event, JoinOptions, LeftCause, Message, RequestError, SendError, SessionId, error::after};
+use crate::{
+    Event, JoinOptions, LeftCause, Message, RequestError, SendError, SessionId, error::after,
+};
 
 /// Rooms of all Sessions together; a Session may have 1,000.
 const ROOMS_MAX: usize = 4000;
@@ -138,7 +145,12 @@ impl Core {
         }
     }
 
-    pub(super) fn joined(&mut self, session: SessionId, joined: frame::Joined, now: Instant) -> Result<(), Stop> {
+    pub(super) fn joined(
+        &mut self,
+        session: SessionId,
+        joined: frame::Joined,
+        now: Instant,
+    ) -> Result<(), Stop> {
         let Some(Request::Join(id)) = self.requests.remove(&joined.request) else { return Ok(()) };
         self.join_ended(id);
         let Some(room) = self.room_mut(id) else {

@@ -6,12 +6,7 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Lane, Seq, Text, limits};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{
-    Core, ENTRY_BYTES, RoomId, Waiter,
-    outgoing::Entry,
-    room::Phase,
-    timers::Timer,
-};
+use super::{Core, ENTRY_BYTES, RoomId, Waiter, outgoing::Entry, room::Phase, timers::Timer};
 use crate::{Ack, AckStatus, Outgoing, SendError};
 
 /// Chat without an ack for so long was shed on its way up (WIRE.md, section 9).
@@ -106,7 +101,8 @@ impl Core {
         let mut waiting = false;
         for (_, room) in &mut self.rooms {
             let out = &mut room.class(Class::Chat).out;
-            while let Some(entry) = now.checked_sub(CHAT_ACK).and_then(|then| out.unanswered(then)) {
+            while let Some(entry) = now.checked_sub(CHAT_ACK).and_then(|then| out.unanswered(then))
+            {
                 self.chat_written_bytes = self.chat_written_bytes.saturating_sub(entry.cost());
                 self.stats.shed += 1;
                 entry.resolve(Ok(Ack { status: AckStatus::Shed, seq: Seq::ZERO }));
@@ -120,8 +116,9 @@ impl Core {
 
     /// What became of chat that was written on a lost connection is not known; it is not repeated.
     pub(super) fn forget_chat(&mut self, id: RoomId) {
-        let forget =
-            |core: &mut Self| core.room_mut(id).and_then(|r| r.class(Class::Chat).out.forget_written());
+        let forget = |core: &mut Self| {
+            core.room_mut(id).and_then(|r| r.class(Class::Chat).out.forget_written())
+        };
         while let Some(entry) = forget(self) {
             self.stats.failed += 1;
             entry.resolve(Err(SendError::NoAnswer));

@@ -12,7 +12,7 @@ use edgeway_proto::{
 use edgeway_transport::Stop;
 
 use super::{Answer, Core, Request, RoomId, raw, timers::Timer};
-use crate::{Event, RequestError, SendError, SessionId, RawFrame, error::after};
+use crate::{Event, RawFrame, RequestError, SendError, SessionId, error::after};
 
 /// Sessions that a client may have at a time: as many as a connection has numbers for, less some
 /// for those that are being opened again.
@@ -120,7 +120,13 @@ impl Core {
     }
 
     /// Opens a Session for the app. Answers once the server has.
-    pub(crate) fn open(&mut self, kind: &str, headers: &[(String, String)], raw: bool, waiter: Answer<SessionId>) {
+    pub(crate) fn open(
+        &mut self,
+        kind: &str,
+        headers: &[(String, String)],
+        raw: bool,
+        waiter: Answer<SessionId>,
+    ) {
         let mut sessions = self.sessions.iter_mut();
         if let Some((&id, session)) = sessions.find(|(_, s)| !raw && !s.raw && *s.kind == *kind) {
             session.waiters.retain(|w| !w.is_closed());
@@ -205,7 +211,12 @@ impl Core {
     }
 
     /// The server closed a Session: opens it again where that may help.
-    pub(super) fn session_closed(&mut self, id: SessionId, close: frame::CloseSession, now: Instant) {
+    pub(super) fn session_closed(
+        &mut self,
+        id: SessionId,
+        close: frame::CloseSession,
+        now: Instant,
+    ) {
         let code = CloseCode::from_code(close.code);
         let reason = close.reason.to_string();
         let Some(session) = self.session(id) else { return };
@@ -309,7 +320,12 @@ impl Core {
     }
 
     /// Sends a frame of a raw Session.
-    pub(crate) fn send_raw(&mut self, id: SessionId, class: Class, frame: RawFrame) -> Result<(), SendError> {
+    pub(crate) fn send_raw(
+        &mut self,
+        id: SessionId,
+        class: Class,
+        frame: RawFrame,
+    ) -> Result<(), SendError> {
         if frame.kind < FIRST_SESSION_KIND || frame.body.len() > limits::FRAME_BODY_BYTES {
             return Err(SendError::TooLarge);
         }
@@ -327,7 +343,12 @@ impl Core {
     }
 
     /// Gives a frame of a raw Session to the app. False where it is the client's own.
-    pub(super) fn raw_frame(&mut self, id: SessionId, class: Class, frame: &edgeway_proto::RawFrame) -> bool {
+    pub(super) fn raw_frame(
+        &mut self,
+        id: SessionId,
+        class: Class,
+        frame: &edgeway_proto::RawFrame,
+    ) -> bool {
         // Groups work for every Session type: an app that uses them is told where it is behind.
         let groups = matches!(frame.kind, frame::Behind::KIND | frame::Gap::KIND);
         if frame.kind < FIRST_SESSION_KIND && !groups {

@@ -35,8 +35,11 @@ pub(super) fn config() -> CoreConfig {
 }
 
 pub(super) fn welcome() -> frame::Welcome {
-    let params =
-        vec![(param::CREDIT_SIGNAL, 1 << 40), (param::CREDIT_BINARY, 1 << 40), (param::CREDIT_CHAT, 1 << 40)];
+    let params = vec![
+        (param::CREDIT_SIGNAL, 1 << 40),
+        (param::CREDIT_BINARY, 1 << 40),
+        (param::CREDIT_CHAT, 1 << 40),
+    ];
     frame::Welcome { version: 1, params, ..frame::Welcome::default() }
 }
 

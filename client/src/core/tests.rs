@@ -9,7 +9,10 @@ use edgeway_proto::{
 };
 use tokio::sync::oneshot;
 
-use super::{Core, Draft, RoomId, Write, sim::{config, welcome}};
+use super::{
+    Core, Draft, RoomId, Write,
+    sim::{config, welcome},
+};
 use crate::{
     Ack, AckStatus, Event, JoinOptions, LeftCause, Message, Outgoing, RawFrame, RequestError,
     SendError, SessionId,
@@ -69,7 +72,11 @@ impl Bench {
         }
     }
 
-    fn send(&mut self, room: RoomId, message: Outgoing) -> oneshot::Receiver<Result<Ack, SendError>> {
+    fn send(
+        &mut self,
+        room: RoomId,
+        message: Outgoing,
+    ) -> oneshot::Receiver<Result<Ack, SendError>> {
         let (waiter, waiting) = oneshot::channel();
         self.core.send(room, Draft::new(message).unwrap(), None, Some(waiter)).unwrap();
         waiting
@@ -149,7 +156,9 @@ fn what_comes_for_a_room_that_was_left_is_ignored() {
 fn room_state_is_the_latest_of_each_key_and_empty_ones_are_not_set() {
     let mut bench = Bench::new();
     let room = bench.join("maths", 7);
-    for (n, (key, payload)) in [("page", "1"), ("quiz", "a"), ("page", "2"), ("quiz", "")].into_iter().enumerate() {
+    for (n, (key, payload)) in
+        [("page", "1"), ("quiz", "a"), ("page", "2"), ("quiz", "")].into_iter().enumerate()
+    {
         let mut signal = deliver(7, Class::Signal, n as u64 + 1);
         signal.key = key.into();
         signal.payload = Rest(Bytes::from_static(payload.as_bytes()));
@@ -197,10 +206,17 @@ fn a_refused_message_is_told_with_the_reason() {
     let mut answer = bench.send(room, Outgoing::signal(Bytes::from_static(b"hi")));
     bench.written();
     let code = ErrorCode::Forbidden.code();
-    bench.give(SIGNAL, frame::Error { request: 0, code, retry_after_ms: 0, detail: "muted".into() });
+    bench
+        .give(SIGNAL, frame::Error { request: 0, code, retry_after_ms: 0, detail: "muted".into() });
     bench.give(
         SIGNAL,
-        frame::Ack { group: 7, class: Class::Signal, id: 1, status: WireStatus::Refused, ..frame::Ack::default() },
+        frame::Ack {
+            group: 7,
+            class: Class::Signal,
+            id: 1,
+            status: WireStatus::Refused,
+            ..frame::Ack::default()
+        },
     );
     let detail = "muted".to_owned();
     let refused = SendError::Refused { code: Some(ErrorCode::Forbidden), detail };
@@ -311,7 +327,9 @@ fn missed_presence_reads_the_list_anew_and_applies_what_came_meanwhile() {
     let names: Vec<&str> = presence.joined.iter().map(|n| n.as_str()).collect();
     assert_eq!(names, ["bob", "dan", "eve"]);
     bench.give(SIGNAL, change(6, &[], &["bob"]));
-    assert!(matches!(&bench.events()[..], [Event::Presence(p)] if !p.complete && p.left.len() == 1));
+    assert!(
+        matches!(&bench.events()[..], [Event::Presence(p)] if !p.complete && p.left.len() == 1)
+    );
 }
 
 #[test]

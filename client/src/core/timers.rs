@@ -89,7 +89,8 @@ impl Core {
 
     /// The delay before try number `attempt` (from 1): between half of it and all of a doubling bound.
     pub(crate) fn backoff(&mut self, attempt: u32) -> Duration {
-        let doubled = self.config.backoff_min.saturating_mul(1 << attempt.min(16).saturating_sub(1));
+        let doubled =
+            self.config.backoff_min.saturating_mul(1 << attempt.min(16).saturating_sub(1));
         let max = self.config.backoff_max.min(doubled);
         max / 2 + self.timers.random(max / 2)
     }

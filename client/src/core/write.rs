@@ -6,7 +6,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use edgeway_proto::{Class, Lane, frame, varint};
 use edgeway_transport::Stop;
 
-use super::{Core, RoomId, lanes::{Item, batch_bytes}, room::Phase};
+use super::{
+    Core, RoomId,
+    lanes::{Item, batch_bytes},
+    room::Phase,
+};
 use crate::RawFrame;
 
 /// What a write may hold before a message of unknown size is added to it: a record takes 64 KiB, a
@@ -95,7 +99,11 @@ impl Core {
             let before = out.len();
             match queue.queue.front() {
                 // Frames up to the largest share no write with others.
-                Some(Item::Frame(frame)) if before > 0 && before + frame.len() > batch_bytes(lane.class) => break,
+                Some(Item::Frame(frame))
+                    if before > 0 && before + frame.len() > batch_bytes(lane.class) =>
+                {
+                    break;
+                }
                 Some(Item::Message(_)) if before >= BEFORE_MESSAGE_BYTES => break,
                 Some(_) => {}
                 None => break,

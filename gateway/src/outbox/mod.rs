@@ -134,25 +134,28 @@ impl Outbox {
     }
 
     /// What there is to do; waits where there is nothing. Frames of urgent work are put into `out`.
-    /// `told` is the time for which the caller has set its timer already.
+    /// `told` is the time for which the caller has set its timer already; `low` is false while
+    /// strokes and chat are held back.
     pub fn poll_next(
         &self,
         cx: &Context<'_>,
         told: Option<Instant>,
+        low: bool,
         out: &mut Vec<Bytes>,
     ) -> Poll<Next> {
         let mut state = self.state.lock();
         if let Some(work) = state.policy.next_high(out) {
             return Poll::Ready(Next::High(work));
         }
-        if state.policy.low_ready() {
+        if low && state.policy.low_ready() {
             return Poll::Ready(Next::Low);
         }
         let due = state.owed.iter().map(|(due, ..)| *due).min();
         if let Some(due) = due.filter(|due| Some(*due) != told) {
             return Poll::Ready(Next::Owed(due));
         }
-        state.waiting = Some((cx.waker().clone(), Wait::Any));
+        let wait = if low { Wait::Any } else { Wait::High };
+        state.waiting = Some((cx.waker().clone(), wait));
         Poll::Pending
     }
 

@@ -95,6 +95,8 @@ pub struct Closing {
 pub enum Work {
     /// Write the frames, which have been put into the buffer, to this lane.
     Write(Lane),
+    /// The client understands copies of frames.
+    EnableRepair,
     /// The Session is over: end its lanes.
     Finish(u8),
     /// Everything that had to be said has been said: close.
@@ -155,6 +157,7 @@ pub struct Policy {
     /// Where the turn among lanes of one class begins.
     turn: usize,
     finish: Vec<u8>,
+    enable_repair: bool,
     closing: Option<Closing>,
     closed: bool,
 }
@@ -172,6 +175,7 @@ impl Policy {
             window: [0; 3],
             turn: 0,
             finish: Vec::new(),
+            enable_repair: false,
             closing: None,
             closed: false,
         }
@@ -184,6 +188,11 @@ impl Policy {
         for lane in &mut self.lanes {
             lane.granted = lane.granted.max(window[lane.lane.class.index()]);
         }
+    }
+
+    /// The client understands copies of frames.
+    pub fn enable_repair(&mut self) {
+        self.enable_repair = true;
     }
 
     /// Begins the lanes of a Session.
@@ -356,6 +365,9 @@ impl Policy {
         if self.closed {
             return None;
         }
+        if std::mem::take(&mut self.enable_repair) {
+            return Some(Work::EnableRepair);
+        }
         if self.take_control(out) {
             return Some(Work::Write(Lane::CONTROL));
         }
@@ -384,6 +396,7 @@ impl Policy {
             && (!self.control.is_empty()
                 || self.closing.is_some()
                 || !self.finish.is_empty()
+                || self.enable_repair
                 || self.lanes.iter().any(|l| {
                     l.credit_due || (l.lane.class == Class::Signal && l.sendable())
                 }))

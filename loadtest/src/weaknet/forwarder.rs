@@ -288,7 +288,7 @@ impl Work {
         };
         let sent = match direction {
             Direction::Up => self.server.send(packet),
-            Direction::Down if path.arrive_down(now, packet) => self.clients.send(packet),
+            Direction::Down if path.arrive_down(now, packet, *copy) => self.clients.send(packet),
             Direction::Down => Ok(()),
         };
         match sent {

@@ -84,8 +84,8 @@ impl Path {
     }
 
     /// A packet from the server is at the client's end: whether it gets in; its destination is
-    /// rewritten.
-    pub fn arrive_down(&mut self, now: Duration, packet: &mut [u8]) -> bool {
+    /// rewritten. A `copy` is not counted.
+    pub fn arrive_down(&mut self, now: Duration, packet: &mut [u8], copy: bool) -> bool {
         self.advance(now);
         let Some(mut headers) = Headers::read(packet) else { return false };
         let passage = self
@@ -96,11 +96,15 @@ impl Path {
         match passage {
             Ok(passage) => {
                 headers.set_destination(packet, passage.to);
-                self.down.counters.delivered(bytes(packet));
+                if !copy {
+                    self.down.counters.delivered(bytes(packet));
+                }
                 true
             }
             Err(cause) => {
-                self.down.counters.lost(cause, bytes(packet));
+                if !copy {
+                    self.down.counters.lost(cause, bytes(packet));
+                }
                 false
             }
         }

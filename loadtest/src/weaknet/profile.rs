@@ -6,8 +6,6 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
-
 use super::{
     draw::Direction,
     units::{Queue, Rate},

@@ -123,10 +123,8 @@ impl Copies {
         acked: &impl Acked,
         max_bytes: usize,
         now: Instant,
-    ) -> Option<(Bytes, u32)> {
-        self.forget(acked, now);
+    ) -> Option<Bytes> {
         let mut out = BytesMut::new();
-        let mut copies = 0;
         for item in &mut self.items {
             if item.due.is_none_or(|due| due > now) {
                 continue;
@@ -135,15 +133,22 @@ impl Copies {
                 continue;
             }
             let stage = item.due.map_or(Duration::ZERO, |due| due - item.sent);
-            if !(if_unanswered(stage, path) && item.arrived(acked)) {
-                put_copy(&mut out, item.lane, item.first, &item.frames);
-                item.again = [item.again[1], Some(now)];
-                copies += 1;
+            if if_unanswered(stage, path) && item.arrived(acked) {
+                item.due = None;
+                continue;
             }
+            put_copy(&mut out, item.lane, item.first, &item.frames);
+            item.again = [item.again[1], Some(now)];
             item.stage = item.stage.saturating_add(1);
             item.schedule(path, now);
         }
-        (!out.is_empty()).then(|| (out.freeze(), copies))
+        self.forget(acked, now);
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    /// Whether there is nothing that may have to be sent again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     /// During a silence: a datagram with the oldest signals that have not arrived, or an empty one

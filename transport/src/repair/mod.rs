@@ -7,17 +7,17 @@
 //! A copy names its lane and the number of its first frame on that lane, counted from 0 since the
 //! lane began. Both ends count alike because a stream keeps its order. So repair is exact and
 //! below what frames mean: the receiver gives each frame of a lane once and in order, whether it came
-//! by stream or by copy. Everything here is pure: no I/O, no clock.
+//! by stream or by copy. Everything here but the driver is pure: no I/O, no clock.
 
 mod copies;
+mod driver;
 mod estimate;
 mod reorder;
 mod schedule;
 
-pub(crate) use copies::Copies;
-pub(crate) use estimate::Estimate;
+pub(crate) use driver::Repair;
 pub(crate) use reorder::Reorder;
-pub(crate) use schedule::{PathView, Repaired, stages};
+use schedule::{PathView, Repaired};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use edgeway_proto::{Class, Lane, varint};

@@ -91,7 +91,6 @@ impl Peer {
         let (to, seen) = unbounded_channel();
         let end = tokio::spawn(async move {
             let end = receiver.run(&mut Collect(to)).await;
-            eprintln!("{end:?}");
             (end, receiver)
         });
         Self { sender, seen, end }

@@ -43,7 +43,7 @@ impl Ends {
         let mut packet = packet(transport, SERVER, to, b"down");
         match self.path.down(at, &packet) {
             Fate::Arrives { at, .. } => {
-                let arrived = self.path.arrive_down(at, &mut packet);
+                let arrived = self.path.arrive_down(at, &mut packet, false);
                 arrived.then(|| Headers::read(&packet).unwrap().destination.1)
             }
             Fate::Lost(_) => None,
@@ -58,7 +58,7 @@ fn what_is_on_its_way_down_when_the_address_changes_is_lost() {
     let mut late = packet(Transport::Udp, SERVER, from, b"late");
     let Fate::Arrives { at, .. } = ends.path.down(100 * MS, &late) else { panic!("lost") };
     ends.path.change(120 * MS, Change::HandOver(OldPath::Dead));
-    assert!(!ends.path.arrive_down(at, &mut late));
+    assert!(!ends.path.arrive_down(at, &mut late, false));
     assert_eq!(ends.path.counters().down.lost.old_path.packets, 1);
 }
 

@@ -2,10 +2,11 @@
 //! signal lane is a bidirectional stream of its own, and binary and chat lanes are a unidirectional
 //! stream each, opened by who sends on it.
 
+mod sender;
+
 use std::{
     fmt,
     future::Future,
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -15,15 +16,18 @@ use std::{
 use bytes::Bytes;
 use edgeway_proto::{
     Class, CloseCode, FrameBuffer, Lane, RawFrame,
-    frame::{Close, LaneStart, Open},
+    frame::{Close, LaneStart, Open, split},
 };
 use parking_lot::Mutex;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, Side, VarInt};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use sender::Sender;
+
 use crate::{
-    Connection, End, SendError, Sink, Stop, Transport,
+    Connection, End, Sink, Stop, Transport,
     half::{Receiver as AnyReceiver, Sender as AnySender},
+    repair::{Reorder, repaired, take_copy},
 };
 
 /// A stream that was opened must say within this time whose lane it is.
@@ -75,7 +79,7 @@ pub(crate) fn connection(conn: quinn::Connection) -> Connection {
             opened: 1,
             silence: None,
         })),
-        sender: AnySender::Quic(Sender { conn, shared, streams: Vec::new() }),
+        sender: AnySender::Quic(Box::new(Sender::new(conn, shared))),
         remote,
         transport: Transport::Quic,
     }
@@ -90,6 +94,8 @@ struct Incoming {
     /// The other half of a Session's stream, until its number is known.
     send: Option<SendStream>,
     frames: FrameBuffer,
+    /// Brings frames and their copies together, on lanes that are repaired.
+    reorder: Reorder,
     deadline: Instant,
 }
 
@@ -123,6 +129,7 @@ impl Receiver {
         let conn = self.conn.clone();
         let mut bidi = pin!(conn.accept_bi());
         let mut uni = pin!(conn.accept_uni());
+        let mut datagram = pin!(conn.read_datagram());
         std::future::poll_fn(|cx| {
             loop {
                 match bidi.as_mut().poll(cx) {
@@ -145,7 +152,16 @@ impl Receiver {
                 }
             }
             self.take_opened(cx);
-            let result = self.read(cx, sink);
+            let mut result = self.read(cx, sink);
+            while result.is_pending()
+                && let Poll::Ready(copies) = datagram.as_mut().poll(cx)
+            {
+                result = match copies {
+                    Ok(copies) => self.copies(copies, sink),
+                    Err(e) => Poll::Ready(ended(&e)),
+                };
+                datagram.set(conn.read_datagram());
+            }
             sink.flush();
             if result.is_pending() {
                 self.watch_silence(cx);
@@ -189,6 +205,7 @@ impl Receiver {
             lane,
             send,
             frames: FrameBuffer::default(),
+            reorder: Reorder::default(),
             deadline,
         });
         // What is urgent is read first. Streams that have not said whose they are may be urgent.
@@ -284,11 +301,55 @@ impl Receiver {
                     None => continue,
                 },
             };
+            if repaired(lane).is_some() {
+                let frame = self.streams[at].reorder.stream(frame);
+                self.pass_on(at, lane, frame, sink)?;
+            } else {
+                sink.frame(lane, frame).map_err(over)?;
+            }
+        }
+    }
+
+    /// Gives a frame whose turn has come, and those that waited for it.
+    fn pass_on<S: Sink>(
+        &mut self,
+        at: usize,
+        lane: Lane,
+        first: Option<RawFrame>,
+        sink: &mut S,
+    ) -> Result<(), Turn> {
+        let mut next = first;
+        while let Some(frame) = next {
             if lane.is_control() && frame.kind == Close::KIND {
                 return Err(Turn::Over(closed_by(frame)));
             }
-            sink.frame(lane, frame).map_err(over)?;
+            sink.frame(lane, frame).map_err(|stop| Turn::Over(End::Stopped(stop)))?;
+            next = self.streams[at].reorder.released();
         }
+        Ok(())
+    }
+
+    /// Copies of frames that may have been lost. Those of lanes that have not begun here are left
+    /// to their streams.
+    fn copies<S: Sink>(&mut self, mut datagram: Bytes, sink: &mut S) -> Poll<End> {
+        while let Some((lane, first, mut frames)) = take_copy(&mut datagram) {
+            let at = self.streams.iter().position(|s| s.lane == Some(lane) && !self.waits(s));
+            let Some(at) = at.filter(|_| repaired(lane).is_some()) else { continue };
+            let mut number = first;
+            loop {
+                let frame = match split(&mut frames) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => break,
+                    Err(e) => return Poll::Ready(End::Stopped(e.into())),
+                };
+                let frame = self.streams[at].reorder.copy(number, frame);
+                number += 1;
+                if let Err(Turn::Over(end)) = self.pass_on(at, lane, frame, sink) {
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        Poll::Pending
     }
 
     /// Learns from its first frame whose lane a stream is. `None` where the frame is not to be
@@ -388,74 +449,4 @@ fn ended(e: &ConnectionError) -> End {
         ConnectionError::LocallyClosed => End::Local,
         other => End::Lost(other.to_string()),
     }
-}
-
-/// Writes to the lanes of a connection.
-#[derive(Debug)]
-pub struct Sender {
-    conn: quinn::Connection,
-    shared: Arc<Mutex<Handover>>,
-    streams: Vec<(Lane, SendStream)>,
-}
-
-impl Sender {
-    pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
-        let at = match self.streams.iter().position(|(l, _)| *l == lane) {
-            Some(at) => at,
-            None => self.open(lane).await?,
-        };
-        self.streams[at].1.write_all_chunks(frames).await.map_err(|e| SendError(e.to_string()))
-    }
-
-    /// The stream of a lane that was not written to yet.
-    async fn open(&mut self, lane: Lane) -> Result<usize, SendError> {
-        let stream = if lane.class != Class::Signal {
-            let mut stream = self.conn.open_uni().await.map_err(lost)?;
-            let start = LaneStart { session: u64::from(lane.session), class: lane.class };
-            // Before the priority is set nothing can be sent: no await until then.
-            let _ = stream.set_priority(priority(lane));
-            stream.write_chunk(start.to_bytes()).await.map_err(|e| SendError(e.to_string()))?;
-            stream
-        } else if self.conn.side() == Side::Client {
-            let (stream, recv) = self.conn.open_bi().await.map_err(lost)?;
-            let mut shared = self.shared.lock();
-            shared.recvs.push((lane, recv));
-            if let Some(waker) = shared.receiver.take() {
-                waker.wake();
-            }
-            stream
-        } else {
-            let mut shared = self.shared.lock();
-            let at = shared.sends.iter().rposition(|(n, _)| *n == lane.session);
-            let Some(at) = at else {
-                return Err(SendError(format!("Session {} has no stream", lane.session)));
-            };
-            shared.sends.remove(at).1
-        };
-        let _ = stream.set_priority(priority(lane));
-        self.streams.push((lane, stream));
-        Ok(self.streams.len() - 1)
-    }
-
-    pub(crate) fn finish(&mut self, session: u8) {
-        self.streams.retain_mut(|(lane, stream)| {
-            let keep = lane.session != session;
-            if !keep {
-                let _ = stream.finish();
-            }
-            keep
-        });
-    }
-
-    pub(crate) fn close(self, code: CloseCode, reason: &str) {
-        self.conn.close(wire_code(code), reason.as_bytes());
-    }
-
-    pub(crate) fn remote(&self) -> SocketAddr {
-        self.conn.remote_address()
-    }
-}
-
-fn lost(e: ConnectionError) -> SendError {
-    SendError(e.to_string())
 }
