@@ -92,7 +92,10 @@ impl Server {
     ///
     /// # Errors
     /// Where an address cannot be listened on.
-    pub fn add_gateway(&mut self, config: edgeway_gateway::config::Config) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
+    pub fn add_gateway(
+        &mut self,
+        config: edgeway_gateway::config::Config,
+    ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
         let gateway = Gateway::bind(config).map_err(with_hint)?;
         let addrs = [
             ("quic", gateway.quic_addr()),
@@ -126,13 +129,19 @@ impl Server {
         let broken = CancellationToken::new();
         let mut running = Running { ready: Arc::clone(&ready), tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {
-            running.spawn("gateway", |stop| async { Ok(gateway.run(stop).await) });
+            running.spawn("gateway", |stop| async {
+                gateway.run(stop).await;
+                Ok(())
+            });
         }
         if let Some(backend) = backend {
             running.spawn("backend", |stop| async { Ok(backend.run(stop).await?) });
         }
         if let Some(http) = http {
-            running.spawn("http", |stop| async { Ok(http.serve(ready, stop).await) });
+            running.spawn("http", |stop| async {
+                http.serve(ready, stop).await;
+                Ok(())
+            });
         }
         running
     }
@@ -162,7 +171,7 @@ impl Running {
         self.tasks.push(Task { name, stop, task });
     }
 
-    /// Waits until clients can be served; false where `shutdown` comes first.
+    /// Waits until clients can be served; false where `shutdown` comes first, or the end of a part.
     pub async fn wait_ready(&self, shutdown: &CancellationToken) -> bool {
         let mut waited = Duration::ZERO;
         loop {
@@ -174,6 +183,7 @@ impl Running {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => waited += LOOK,
                 () = shutdown.cancelled() => return false,
+                () = self.broken.cancelled() => return false,
             }
         }
     }
@@ -219,7 +229,8 @@ pub fn ready_line(values: &[(&str, String)]) -> String {
 /// Adds the next step to what the system says.
 fn with_hint(error: impl Into<anyhow::Error>) -> anyhow::Error {
     let error = error.into();
-    let kinds = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let kinds =
+        error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
     let hint = kinds.filter_map(hint).next();
     match hint {
         Some(hint) => anyhow::anyhow!("{}; {hint}", in_one_line(&error)),

@@ -20,7 +20,9 @@ pub fn on_signals() -> anyhow::Result<CancellationToken> {
     let asked = shutdown.clone();
     tokio::spawn(async move {
         either(&mut interrupt, &mut terminate).await;
-        tracing::info!("shutting down: clients are told and have time to leave; once more to force");
+        tracing::info!(
+            "shutting down: clients are told and have time to leave; once more to force"
+        );
         asked.cancel();
         either(&mut interrupt, &mut terminate).await;
         tracing::warn!("forced");

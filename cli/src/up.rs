@@ -85,7 +85,8 @@ async fn up(settings: Settings) -> anyhow::Result<()> {
 
 impl fmt::Display for Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let clients: Vec<_> = self.clients.iter().map(|(name, at)| format!("{name} {at}")).collect();
+        let clients: Vec<_> =
+            self.clients.iter().map(|(name, at)| format!("{name} {at}")).collect();
         writeln!(f, "Edgeway is up.")?;
         writeln!(f, "  clients   {}", clients.join(", "))?;
         if let Some(http) = self.http {

@@ -22,6 +22,7 @@ mod connector;
 mod core;
 mod error;
 mod event;
+mod greet;
 mod port;
 mod queue;
 mod room;

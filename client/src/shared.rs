@@ -63,7 +63,7 @@ impl fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn new(config: CoreConfig, unacked_bytes: usize) -> Self {
         let permits_max =
-            unacked_bytes.max(crate::config::UNACKED_MIN_BYTES).min(Semaphore::MAX_PERMITS);
+            unacked_bytes.clamp(crate::config::UNACKED_MIN_BYTES, Semaphore::MAX_PERMITS);
         Self {
             core: Mutex::new(Core::new(config)),
             queue: Queue::default(),

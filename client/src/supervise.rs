@@ -11,10 +11,11 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     ClientConfig, ConnectError, Event,
-    connect::{Established, connect},
+    connect::connect,
     connector::Connector,
     core::{GoAway, param_of},
     error::after,
+    greet::Established,
     shared::Shared,
     writer::{Ended, KeepAlive, write},
 };
@@ -230,7 +231,7 @@ impl Supervisor {
         after
     }
 
-    /// Closes the connection after what may still be written.
+    /// Closes the connection.
     async fn close(&self, writer: &mut Aborting<Ended>) -> After {
         self.shared.with(|core| core.stop(Stop::new(CloseCode::Normal, "")));
         // Where it takes longer there is nobody to tell.

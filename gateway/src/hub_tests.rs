@@ -1,15 +1,13 @@
 //! Groups: who gets what, and who does not.
 #![allow(clippy::unwrap_used)]
 
-use std::task::{Context, Poll, Waker};
-
 use edgeway_proto::{
     Frame,
     frame::{Deliver, FrameBuffer},
 };
 
 use super::*;
-use crate::outbox::{Limits, Next, Work};
+use crate::outbox::Limits;
 
 const GROUP: u64 = 7;
 
@@ -51,14 +49,12 @@ fn publish(hub: &Hub, class: Class, first: u64, count: u32) {
 
 /// All that waits for a Session's client.
 fn read(session: &Session) -> Vec<Frame> {
-    let mut cx = Context::from_waker(Waker::noop());
     let (mut frames, mut out) = (Vec::new(), Vec::new());
     loop {
         let mut buffer = FrameBuffer::default();
-        match session.outbox.poll_next(&mut cx, None, &mut out) {
-            Poll::Ready(Next::High(Work::Write(_))) => {}
-            Poll::Ready(Next::Low) => assert!(session.outbox.take_low(6000, &mut out).is_some()),
-            _ => return frames,
+        let work = session.outbox.with(|p| p.next_high(&mut out));
+        if work.or_else(|| session.outbox.take_low(6000, &mut out)).is_none() {
+            return frames;
         }
         for bytes in out.drain(..) {
             buffer.push(bytes);

@@ -21,13 +21,13 @@ use crate::outbox::{Next, Outbox, Policy, Work};
 
 /// Strokes and chat that a connection hands over in its turn: a few packets, few enough that
 /// they do not delay a signal, enough that the kernel can send them in one call.
-const LOW_TURN_BYTES: usize = 6 * 1024;
+const LOW_TURN_BYTES: usize = 16 * 1024;
 
 /// A connection that is to be closed waits this long for a client that takes nothing.
 const STUCK: Duration = Duration::from_secs(1);
 
 /// Connections of a gateway that are in their turn at a time.
-const TURNS: usize = 16;
+const TURNS: usize = 8;
 
 /// Whose turn it is to write strokes and chat, first come, first served.
 #[derive(Debug, Clone)]

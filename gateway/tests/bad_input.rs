@@ -344,7 +344,7 @@ async fn bytes_that_are_no_protocol_of_ours_get_a_close_on_plain_tcp() {
         let mut answer = Vec::new();
         within(stream.read_to_end(&mut answer)).await.unwrap();
         // A record on the control lane with a Close frame of code 2.
-        assert_eq!((answer[0], answer[2], answer[5]), (0, Close::KIND, 2), "{answer:?}");
+        assert_eq!((answer[0], answer[3], answer[6]), (0, Close::KIND, 2), "{answer:?}");
     }
     world.undisturbed().await;
 }

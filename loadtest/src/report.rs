@@ -277,12 +277,11 @@ impl Report {
             line("machine", format!("{} cores, load average {load:.2} at the start", self.cores));
         }
         for (key, value) in &self.detail {
-            line(key, value.to_string());
+            line(key, text_of(value));
         }
         for (n, run) in self.runs.iter().enumerate() {
-            for (key, value) in run {
-                line(&format!("run {}", n + 1), format!("{key} {value}"));
-            }
+            let name = if self.runs.len() > 1 { format!("run {}", n + 1) } else { String::new() };
+            run.iter().for_each(|(key, value)| line(&name, format!("{key}: {}", text_of(value))));
         }
         for problem in &self.problems {
             line("PROBLEM", problem.clone());
@@ -330,6 +329,25 @@ impl Report {
             cost.rss_bytes as f64 / 1e6,
             cost.rss_bytes_per_connection / 1e3
         )
+    }
+}
+
+/// A figure for people.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::Number(n) if n.is_f64() => {
+            n.as_f64().map(|n| format!("{n:.3}")).unwrap_or_default()
+        }
+        Value::Object(map) => {
+            let all = map.iter().map(|(key, value)| match value {
+                Value::Object(_) => format!("{key} ({})", text_of(value)),
+                _ => format!("{key} {}", text_of(value)),
+            });
+            all.collect::<Vec<_>>().join(", ")
+        }
+        Value::String(text) => text.clone(),
+        Value::Null => "unknown".to_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fmt, ops::Deref};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{limits, varint};
 
@@ -151,7 +151,7 @@ impl Field for u64 {
     }
     fn get(body: &mut Bytes) -> Result<Self, FieldError> {
         let (value, len) = varint::get(body).ok_or(FieldError::Truncated)?;
-        let _ = body.split_to(len);
+        body.advance(len);
         Ok(value)
     }
 }
@@ -161,10 +161,7 @@ impl Field for u8 {
         out.put_u8(*self);
     }
     fn get(body: &mut Bytes) -> Result<Self, FieldError> {
-        if body.is_empty() {
-            return Err(FieldError::Truncated);
-        }
-        Ok(body.split_to(1)[0])
+        body.try_get_u8().map_err(|_| FieldError::Truncated)
     }
 }
 

@@ -18,8 +18,14 @@ pub enum Command {
     Nothing,
     Chat(String),
     Signal(String),
-    State { key: String, value: String },
-    Tell { user: String, text: String },
+    State {
+        key: String,
+        value: String,
+    },
+    Tell {
+        user: String,
+        text: String,
+    },
     Who,
     Stats,
     Help,

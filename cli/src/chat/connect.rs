@@ -65,7 +65,9 @@ fn hint(error: &ConnectError, server: &str) -> Option<&'static str> {
         ConnectError::Unreachable { .. } | ConnectError::TimedOut if is_this_machine(server) => {
             Some("is `edgeway up` running?")
         }
-        ConnectError::LoginFailed { .. } => Some("a password is given with --password-env VARIABLE"),
+        ConnectError::LoginFailed { .. } => {
+            Some("a password is given with --password-env VARIABLE")
+        }
         _ => None,
     }
 }

@@ -8,11 +8,17 @@ const EPOCHS: u64 = 8;
 
 /// Pages of history; a room, or in tests a list.
 pub trait Pages {
-    async fn page(&self, class: Class, after: Seq, limit: u64) -> Result<HistoryPage, RequestError>;
+    async fn page(&self, class: Class, after: Seq, limit: u64)
+    -> Result<HistoryPage, RequestError>;
 }
 
 impl Pages for Room {
-    async fn page(&self, class: Class, after: Seq, limit: u64) -> Result<HistoryPage, RequestError> {
+    async fn page(
+        &self,
+        class: Class,
+        after: Seq,
+        limit: u64,
+    ) -> Result<HistoryPage, RequestError> {
         self.history(class, after, limit).await
     }
 }
@@ -68,8 +74,11 @@ async fn last_of_epoch(pages: &impl Pages, class: Class, epoch: u64) -> Result<S
     // Whether there is anything of the epoch after `counter`.
     let more = async |counter| {
         let page = pages.page(class, Seq { epoch, counter }, 1).await?;
-        // Not by the messages: one that has expired has a place and is not in the page.
-        Ok::<_, RequestError>(page.upto.epoch == epoch && page.upto.counter > counter)
+        // One that has expired has a place and is not in the page; behind the last one the page's
+        // end may be in a later epoch.
+        let is_more = |seq: Seq| seq.epoch == epoch && seq.counter > counter;
+        let found = page.messages.first().is_some_and(|m| is_more(m.seq)) || is_more(page.upto);
+        Ok::<_, RequestError>(found)
     };
     let (mut low, mut high) = (0_u64, 1_u64);
     while more(high - 1).await? {
@@ -107,11 +116,16 @@ mod tests {
     }
 
     impl Pages for Log {
-        async fn page(&self, class: Class, after: Seq, limit: u64) -> Result<HistoryPage, RequestError> {
+        async fn page(
+            &self,
+            class: Class,
+            after: Seq,
+            limit: u64,
+        ) -> Result<HistoryPage, RequestError> {
             let rest: Vec<_> = self.all().filter(|seq| *seq > after).collect();
             let page: Vec<_> = rest.iter().take(usize::try_from(limit).unwrap()).copied().collect();
             Ok(HistoryPage {
-                upto: page.last().copied().unwrap_or(after),
+                upto: if rest.len() > page.len() { page[page.len() - 1] } else { self.head() },
                 head: self.head(),
                 more: rest.len() > page.len(),
                 truncated: false,

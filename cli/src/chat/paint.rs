@@ -64,7 +64,8 @@ impl Painter {
 
 /// The same user has the same colour in every terminal.
 fn color_of(user: &str) -> u8 {
-    let sum = user.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let sum =
+        user.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     COLORS[sum % COLORS.len()]
 }
 
@@ -135,7 +136,8 @@ mod tests {
             let shown = clean(evil);
             assert!(!shown.chars().any(|c| c.is_control() || is_direction(c)), "{evil:?}");
         }
-        let m = Message { sender: Text::from("\x1b]0;x"), ..message(Class::Chat, "\x1b", b"\x1b[2J") };
+        let m =
+            Message { sender: Text::from("\x1b]0;x"), ..message(Class::Chat, "\x1b", b"\x1b[2J") };
         assert!(!plain(&m, false).contains('\x1b'));
     }
 }

@@ -170,9 +170,7 @@ impl Talk {
                 Some(self.send(Outgoing { key, ..Outgoing::signal(Bytes::from(value)) }))
             }
             Command::Tell { user, text } => self.tell(user, text),
-            Command::Who => {
-                Some(Box::pin(async move { Done::Notes(who(&room, WHO).await) }))
-            }
+            Command::Who => Some(Box::pin(async move { Done::Notes(who(&room, WHO).await) })),
             Command::Stats => {
                 self.notes(&format!("{:#?}", self.client.stats()));
                 None
@@ -230,7 +228,10 @@ impl Talk {
             Event::Message(m) => self.on_message(&m),
             Event::Presence(p) if p.room == self.room.name() => self.on_presence(&p),
             Event::Gap { missed, class, .. } => {
-                self.note(&format!("{missed} {} shed for this connection", messages(class, missed)));
+                self.note(&format!(
+                    "{missed} {} shed for this connection",
+                    messages(class, missed)
+                ));
             }
             Event::HistoryLost { class, .. } => {
                 self.note(&format!("{} that are no longer kept were missed", messages(class, 2)));
@@ -279,7 +280,10 @@ impl Talk {
         let before = self.shed.replace((m.seq.epoch, m.shed));
         let shed = before.filter(|(epoch, _)| *epoch == m.seq.epoch).map_or(0, |(_, n)| m.shed - n);
         if shed > 0 {
-            self.note(&format!("{shed} {} not passed on: the room is busy", messages(m.class, shed)));
+            self.note(&format!(
+                "{shed} {} not passed on: the room is busy",
+                messages(m.class, shed)
+            ));
         }
     }
 

@@ -24,11 +24,8 @@ pub struct GatewaySettings {
 
 impl GatewaySettings {
     pub(super) fn validate(raw: &RawFile, purpose: Use, problems: &mut Vec<Problem>) -> Self {
-        let mut settings = Self {
-            raw: raw.gateway.clone(),
-            backends: raw.backends.clone(),
-            tls: None,
-        };
+        let mut settings =
+            Self { raw: raw.gateway.clone(), backends: raw.backends.clone(), tls: None };
         if purpose == Use::Up {
             settings.serve_roles_at(UNBOUND);
         }
@@ -42,7 +39,8 @@ impl GatewaySettings {
         // A certificate that another process has, or that is made later, is not missing.
         let may_lack_tls = is_told || is_backend || (purpose == Use::Up && settings.makes_tls());
         let (raw, backends) = (settings.raw.clone(), settings.backends.clone());
-        let found = gateway::validate(raw, backends, settings.tls.clone()).err().unwrap_or_default();
+        let found =
+            gateway::validate(raw, backends, settings.tls.clone()).err().unwrap_or_default();
         let counts = |p: &gateway::Problem| !(may_lack_tls && p.key.starts_with("gateway.tls"));
         let found = found.into_iter().filter(counts);
         problems.extend(found.map(|p| Problem { key: p.key, problem: p.problem }));
@@ -98,7 +96,8 @@ impl GatewaySettings {
     pub fn config(self) -> anyhow::Result<gateway::Config> {
         let Self { raw, backends, tls } = self;
         gateway::validate(raw, backends, tls).map_err(|problems| {
-            let lines: Vec<_> = problems.iter().map(|p| format!("{}: {}", p.key, p.problem)).collect();
+            let lines: Vec<_> =
+                problems.iter().map(|p| format!("{}: {}", p.key, p.problem)).collect();
             anyhow!("the gateway cannot start: {}", lines.join("; "))
         })
     }
@@ -121,7 +120,8 @@ impl GatewaySettings {
             }
             let read = std::fs::read(path);
             read.map_err(|e| {
-                let problem = format!("cannot read {path}: {e}; name a PEM file that this user may read");
+                let problem =
+                    format!("cannot read {path}: {e}; name a PEM file that this user may read");
                 problems.push(Problem::new(key, problem));
             })
             .ok()
@@ -137,7 +137,8 @@ impl GatewaySettings {
             return;
         }
         let listen = &self.raw.listen;
-        for (key, addr) in [("quic", &listen.quic), ("tcp", &listen.tcp), ("plain", &listen.plain)] {
+        for (key, addr) in [("quic", &listen.quic), ("tcp", &listen.tcp), ("plain", &listen.plain)]
+        {
             if addr.parse::<SocketAddr>().is_ok_and(|addr| !addr.ip().is_loopback()) {
                 problems.push(Problem::new(
                     format!("gateway.listen.{key}"),

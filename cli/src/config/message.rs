@@ -54,7 +54,11 @@ fn unknown_key(path: &[String], known: &[String]) -> String {
     if let Some(alike) = most_alike(name, known) {
         text += &format!("; did you mean `{alike}`?");
     }
-    let place = if section.is_empty() { "the file may have".to_owned() } else { format!("[{section}] has") };
+    let place = if section.is_empty() {
+        "the file may have".to_owned()
+    } else {
+        format!("[{section}] has")
+    };
     text + &format!(" ({place}: {})", known.join(", "))
 }
 

@@ -43,7 +43,9 @@ fn threads(raw: Option<i64>, problems: &mut Vec<Problem>) -> Option<usize> {
         Some(n) => {
             problems.push(Problem::new(
                 "runtime.threads",
-                format!("{n} is out of range; 1 to {MAX_THREADS}, or 0 for one a core (the default)"),
+                format!(
+                    "{n} is out of range; 1 to {MAX_THREADS}, or 0 for one a core (the default)"
+                ),
             ));
             None
         }
@@ -83,7 +85,9 @@ fn http(raw: Option<&str>, problems: &mut Vec<Problem>) -> Option<SocketAddr> {
             if addr.is_none() {
                 problems.push(Problem::new(
                     "http.listen",
-                    format!("`{text}` is not an address; write IP:PORT, such as {HTTP}, or \"\" for off"),
+                    format!(
+                        "`{text}` is not an address; write IP:PORT, such as {HTTP}, or \"\" for off"
+                    ),
                 ));
             }
             addr

@@ -26,7 +26,10 @@ fn check(text: &str, expected: &[(&str, &str)]) {
     let told = told(text);
     assert_eq!(told.len(), expected.len(), "{text}\n{told:#?}");
     for (line, (start, what)) in told.iter().zip(expected) {
-        assert!(line.starts_with(start) && line.contains(what), "{line:?} is not {start:?} {what:?}");
+        assert!(
+            line.starts_with(start) && line.contains(what),
+            "{line:?} is not {start:?} {what:?}"
+        );
     }
 }
 
@@ -34,36 +37,48 @@ fn check(text: &str, expected: &[(&str, &str)]) {
 fn an_unknown_key_is_told_with_its_line_and_the_one_that_was_meant() {
     check(
         "[gateway.listen]\nqiuc = \"127.0.0.1:1\"\n",
-        &[("f:2: gateway.listen.qiuc: ", "did you mean `quic`? ([gateway.listen] has: quic, tcp, plain)")],
+        &[(
+            "f:2: gateway.listen.qiuc: ",
+            "did you mean `quic`? ([gateway.listen] has: quic, tcp, plain)",
+        )],
     );
     check("[gatway]\nname = \"x\"\n", &[("f:1: gatway: ", "did you mean `gateway`?")]);
-    check("\n\nrooms.frobnicate = 1\n", &[("f:3: rooms.frobnicate: ", "unknown key ([rooms] has: ")]);
+    check(
+        "\n\nrooms.frobnicate = 1\n",
+        &[("f:3: rooms.frobnicate: ", "unknown key ([rooms] has: ")],
+    );
     check("http = { listn = \"\" }\n", &[("f:1: http.listn: ", "did you mean `listen`?")]);
 }
 
 #[test]
 fn a_value_of_the_wrong_type_is_told_what_is_wanted() {
-    check("[log]\nlevel = 5\n", &[("f:2: log.level: ", "must be text in quotes, and is the number 5")]);
+    check(
+        "[log]\nlevel = 5\n",
+        &[("f:2: log.level: ", "must be text in quotes, and is the number 5")],
+    );
     check(
         "[rooms]\nmax_members = \"many\"\n",
         &[("f:2: rooms.max_members: ", "must be a whole number, and is the text \"many\"")],
     );
     check("[rooms]\nmax_members = 1.5\n", &[("f:2: rooms.max_members: ", "a whole number")]);
-    check("[gateway.limits]\nconnections = -1\n", &[("f:2: gateway.limits.connections: ", "0 or more")]);
+    check(
+        "[gateway.limits]\nconnections = -1\n",
+        &[("f:2: gateway.limits.connections: ", "0 or more")],
+    );
     check("gateway = true\n", &[("f:1: gateway: ", "must be a section, and is true")]);
     check("[backends]\nmine = \"127.0.0.1:1\"\n", &[("f:2: backends.mine: ", "must be a list")]);
-    check("[backends]\nmine = [\n  1,\n  \"x\",\n  true,\n]\n", &[
-        ("f:3: backends.mine: ", "and is the number 1"),
-        ("f:5: backends.mine: ", "and is true"),
-    ]);
+    check(
+        "[backends]\nmine = [\n  1,\n  \"x\",\n  true,\n]\n",
+        &[("f:3: backends.mine: ", "and is the number 1"), ("f:5: backends.mine: ", "and is true")],
+    );
 }
 
 #[test]
 fn what_is_no_toml_is_told_with_its_line_and_nothing_twice() {
-    check("[gateway.listen]\nquic = 127.0.0.1:4433\n", &[(
-        "f:2: gateway.listen.quic: ",
-        "text must stand in quotes: \"127.0.0.1:4433\"",
-    )]);
+    check(
+        "[gateway.listen]\nquic = 127.0.0.1:4433\n",
+        &[("f:2: gateway.listen.quic: ", "text must stand in quotes: \"127.0.0.1:4433\"")],
+    );
     check("[log]\nlevel =\n", &[("f:2: log.level: ", "has no value")]);
     check("[log]\nlevel = \"info\n", &[("f:2: log.level: ", "invalid basic string")]);
     check("[log]\nlevel = \"info\"\nlevel = \"info\"\n", &[("f:3: log.level: ", "duplicate key")]);
@@ -80,14 +95,17 @@ fn a_value_that_makes_no_sense_is_told_what_would() {
     check("[runtime]\nthreads = -1\n", &[("f:2: runtime.threads: ", "1 to 1024")]);
     check("[rooms]\nchat_batch_ms = 0\n", &[("f:2: rooms.chat_batch_ms: ", "1 to 1000")]);
     check("[history]\nsync = \"maybe\"\n", &[("f:2: history.sync: ", "\"process\"")]);
-    check("[gateway.tls]\ncert = \"/no/such.pem\"\n", &[
-        ("f:1: gateway.tls.key: ", "go together"),
-        ("f:2: gateway.tls.cert: ", "cannot read /no/such.pem"),
-    ]);
-    check("[auth]\nmode = \"passwords\"\n[auth.users]\n\"a.b\" = \"secret\"\n", &[(
-        "f:4: auth.users.a.b: ",
-        "argon2id",
-    )]);
+    check(
+        "[gateway.tls]\ncert = \"/no/such.pem\"\n",
+        &[
+            ("f:1: gateway.tls.key: ", "go together"),
+            ("f:2: gateway.tls.cert: ", "cannot read /no/such.pem"),
+        ],
+    );
+    check(
+        "[auth]\nmode = \"passwords\"\n[auth.users]\n\"a.b\" = \"secret\"\n",
+        &[("f:4: auth.users.a.b: ", "argon2id")],
+    );
     check("[auth]\nmode = \"passwords\"\n", &[("f:1: auth.users: ", "nobody could log in")]);
 }
 
@@ -114,7 +132,8 @@ fn a_file_of_another_format_fills_no_screen() {
 
 #[test]
 fn other_machines_are_let_in_only_where_it_is_known_who_comes() {
-    for (key, addr) in [("quic", "0.0.0.0:4433"), ("tcp", "[::]:4433"), ("plain", "192.168.1.1:1")] {
+    for (key, addr) in [("quic", "0.0.0.0:4433"), ("tcp", "[::]:4433"), ("plain", "192.168.1.1:1")]
+    {
         let text = format!("[gateway.listen]\n{key} = \"{addr}\"\n");
         check(&text, &[(&format!("f:2: gateway.listen.{key}: "), "lets anyone in")]);
     }
@@ -130,7 +149,8 @@ fn a_flag_is_blamed_for_what_it_set() {
 
 #[test]
 fn processes_of_their_own_need_the_others_addresses_and_a_gateway_a_certificate() {
-    let text = "[backends]\naccess = [\"127.0.0.1:7400\"]\nroom = [\"127.0.0.1:7400\", \"10.0.0.1:1\"]\n";
+    let text =
+        "[backends]\naccess = [\"127.0.0.1:7400\"]\nroom = [\"127.0.0.1:7400\", \"10.0.0.1:1\"]\n";
     let told = settings(text, Use::Gateway).expect_err("incomplete").to_string();
     assert!(told.contains("gateway.tls: "), "{told}");
     assert!(told.contains("f:3: backends.room.1: "), "{told}");

@@ -8,8 +8,8 @@ use edgeway_proto::{Class, Lane};
 
 use super::RoomId;
 
-/// Frames of the control lane that may wait. Above it pings of the peer are not answered: it does
-/// not read what it asks for.
+/// Frames of the control lane that may wait. Above it pings of the peer are not answered (it does
+/// not read what it asks for), and the app's fail.
 const CONTROL_MAX: usize = 64;
 
 /// What one item of a lane's queue stands for.
@@ -88,10 +88,18 @@ impl Lanes {
         &mut self.lanes[at]
     }
 
+    /// Credit: bounded by the number of lanes, and never left out.
     pub(crate) fn control(&mut self, frame: Bytes) {
-        if self.control.len() < CONTROL_MAX {
+        self.control.push_back(frame);
+    }
+
+    /// Pings and pongs: left out where too much waits already. Whether it was taken.
+    pub(crate) fn ping(&mut self, frame: Bytes) -> bool {
+        let room = self.control.len() < CONTROL_MAX;
+        if room {
             self.control.push_back(frame);
         }
+        room
     }
 
     pub(crate) fn frame(&mut self, lane: Lane, frame: Bytes) {

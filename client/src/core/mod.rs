@@ -7,8 +7,10 @@
 
 mod arrived;
 mod lanes;
+mod leaving;
 mod order;
 mod outgoing;
+mod pages;
 mod presence;
 mod receive;
 mod room;
@@ -279,7 +281,7 @@ impl Core {
         }
         if raw.kind == frame::Deliver::KIND {
             let deliver = frame::Deliver::parse(raw.body.clone())?;
-            return self.deliver(session, lane, deliver, raw.whole.len(), now);
+            return self.deliver(session, lane, deliver, raw.whole.len());
         }
         let frame = match raw.parse() {
             Ok(frame) => frame,
@@ -292,7 +294,7 @@ impl Core {
     fn control(&mut self, raw: &edgeway_proto::RawFrame) -> Result<(), Stop> {
         match raw.parse() {
             Ok(Frame::Ping(ping)) => {
-                self.lanes.control(frame::Pong { token: ping.token }.to_bytes());
+                self.lanes.ping(frame::Pong { token: ping.token }.to_bytes());
             }
             Ok(Frame::Pong(pong)) => {
                 if let Some(waiter) = self.pings.remove(&pong.token) {
@@ -337,7 +339,7 @@ impl Core {
             Frame::CloseSession(close) => self.session_closed(session, close, now),
             Frame::Behind(behind) => self.behind(session, lane, behind, bytes),
             Frame::Gap(gap) => self.gap(session, lane, gap, bytes),
-            Frame::Joined(joined) => return self.joined(session, joined, now),
+            Frame::Joined(joined) => return self.joined(session, joined),
             Frame::Left(left) => self.left(session, left, now),
             Frame::Error(error) => self.refused(session, error, now),
             Frame::Ack(ack) => self.ack(session, &ack),
@@ -393,8 +395,12 @@ impl Core {
             }
             self.pings.insert(token, waiter);
         }
-        self.lanes.control(frame::Ping { token }.to_bytes());
-        Ok(())
+        if self.lanes.ping(frame::Ping { token }.to_bytes()) {
+            Ok(())
+        } else {
+            self.pings.remove(&token);
+            Err(RequestError::TooMany)
+        }
     }
 
     pub(crate) fn position(&self, room: RoomId, class: Class) -> Seq {

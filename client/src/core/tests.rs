@@ -290,6 +290,26 @@ fn a_session_that_lost_its_backend_is_opened_again_under_a_new_number() {
 }
 
 #[test]
+fn a_connection_without_unused_session_numbers_is_given_up() {
+    let mut bench = Bench::new();
+    for n in 2..=63u8 {
+        let (answer, mut opened) = oneshot::channel();
+        bench.core.open("mine", &[], true, answer);
+        bench.give(Lane::new(n, Class::Signal), frame::Opened { session: u64::from(n) });
+        let id = opened.try_recv().unwrap().unwrap();
+        bench.core.close_session(id);
+        bench.written();
+    }
+    let (answer, _) = oneshot::channel();
+    bench.core.open("mine", &[], true, answer);
+    assert!(matches!(bench.core.next_write(bench.now), Some(Write::Close(_))));
+    // It is opened on the next one.
+    bench.core.disconnected();
+    bench.core.connected(&welcome(), 10);
+    assert!(matches!(&bench.written()[..], [Frame::Open(open)] if open.session == 2));
+}
+
+#[test]
 fn missed_presence_reads_the_list_anew_and_applies_what_came_meanwhile() {
     let mut bench = Bench::new();
     bench.join("maths", 7);

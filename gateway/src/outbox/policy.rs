@@ -268,6 +268,9 @@ impl Policy {
 
     /// Queues a frame of the connection itself.
     pub fn push_control(&mut self, frame: Bytes) {
+        if self.closed || self.closing.is_some() {
+            return;
+        }
         self.control_bytes += frame.len();
         self.control.push_back(frame);
         if self.control_bytes > CONTROL_BYTES {

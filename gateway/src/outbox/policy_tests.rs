@@ -300,10 +300,12 @@ fn the_end_comes_after_control_and_before_everything_else_and_is_the_last() {
     let mut p = roomy(&[1]);
     p.push(1, Class::Signal, &[segment(1, Class::Signal, 1, 1, 10)]);
     let closing = |code| Closing { code, reason: String::new(), retry_after_ms: 5 };
+    p.push_control(Ping { token: 1 }.to_bytes());
     p.close(closing(CloseCode::GoingAway));
     p.close(closing(CloseCode::Internal));
-    p.push_control(Ping { token: 1 }.to_bytes());
-    assert_eq!(next(&mut p).unwrap().0, Work::Write(Lane::CONTROL));
+    p.push_control(Ping { token: 2 }.to_bytes());
+    let (work, written) = next(&mut p).unwrap();
+    assert_eq!((work, written.len()), (Work::Write(Lane::CONTROL), 1));
     let (work, _) = next(&mut p).unwrap();
     assert_eq!(work, Work::Close(closing(CloseCode::GoingAway)), "the first reason stands");
     p.push(1, Class::Signal, &[segment(1, Class::Signal, 2, 1, 10)]);

@@ -7,7 +7,7 @@ pub mod client;
 
 use std::{net::SocketAddr, time::Duration};
 
-pub use backend::{Backend, Event};
+pub use backend::Backend;
 pub use client::{Client, Via};
 use edgeway_gateway::{
     Gateway,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use edgeway_client::Class;
-use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -94,21 +94,21 @@ impl Scattered {
         while from < end {
             let at = from + self.interval.mul_f64(self.rng.random());
             sleep_until(at.min(end)).await;
-            self.speaker().say(self.class, &self.shared);
+            if let Some(speaker) = self.speaker() {
+                speaker.say(self.class, &self.shared);
+            }
             from += self.interval;
         }
         Ok(())
     }
 
     /// Someone who reads: signals wait for acks, and who does not read gets none.
-    fn speaker(&mut self) -> &Member {
+    fn speaker(&mut self) -> Option<Arc<Member>> {
         let stopped = *self.shared.stop.borrow();
-        let awake = |member: &Member| !(stopped && member.stalls);
-        let from = self.rng.next_u64() as usize % self.members.len();
+        let from = self.rng.random_range(0..self.members.len());
         let (before, after) = self.members.split_at(from);
         let mut in_turn = after.iter().chain(before);
-        let found = in_turn.find(|member| awake(member)).unwrap_or(&self.members[0]);
-        found
+        in_turn.find(|member| !(stopped && member.stalls)).cloned()
     }
 }
 

@@ -35,6 +35,9 @@ pub struct Stall {
 struct Seen {
     rss_bytes_at_start: u64,
     rss_bytes_at_end: u64,
+    /// Once a second from the beginning of the load to the end of the stall: how memory grew
+    /// before tells how much of the growth is not the stall's.
+    rss_bytes: Vec<u64>,
     /// What they had not got when they began to read again, by class.
     owed: [u64; 2],
     caught_up: Option<Duration>,
@@ -82,6 +85,7 @@ impl Stall {
             "secs": args.stall_secs,
             "rss_bytes_at_start": seen.rss_bytes_at_start,
             "rss_bytes_at_end": seen.rss_bytes_at_end,
+            "rss_bytes_each_second": seen.rss_bytes,
             "rss_growth_bytes_per_member": grown / members as f64,
             "owed_signals": seen.owed[0],
             "owed_strokes": seen.owed[1],
@@ -98,10 +102,11 @@ async fn stall(
     members: u64,
     shared: Arc<Shared>,
 ) -> Result<Seen> {
-    sleep_until(from).await;
+    let mut rss_bytes = Vec::new();
+    watch(&pids, from, &mut rss_bytes).await?;
     let rss_bytes_at_start = procstat::rss_bytes_of(&pids)?;
     shared.stop.send_replace(true);
-    sleep_until(to).await;
+    watch(&pids, to, &mut rss_bytes).await?;
     let rss_bytes_at_end = procstat::rss_bytes_of(&pids)?;
     let audit = &shared.stalled;
     let owed = RELIABLE.map(|class| missing(audit, class, members));
@@ -117,7 +122,16 @@ async fn stall(
         }
         sleep(LOOK).await;
     }
-    Ok(Seen { rss_bytes_at_start, rss_bytes_at_end, owed, caught_up })
+    Ok(Seen { rss_bytes_at_start, rss_bytes_at_end, rss_bytes, owed, caught_up })
+}
+
+/// Notes resident memory once a second.
+async fn watch(pids: &[u32], until: Instant, rss_bytes: &mut Vec<u64>) -> Result<()> {
+    while Instant::now() < until {
+        rss_bytes.push(procstat::rss_bytes_of(pids)?);
+        sleep_until(until.min(Instant::now() + Duration::from_secs(1))).await;
+    }
+    Ok(())
 }
 
 fn missing(audit: &Audit, class: Class, members: u64) -> u64 {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::netns::Namespace;
+use super::netns::{Namespace, Route};
 
 /// As of most networks.
 pub const MTU: u16 = 1500;
@@ -21,23 +21,36 @@ const KERNEL_QUEUE: u32 = 20_000;
 /// A TUN device.
 pub struct Device {
     tun: SyncDevice,
+    route: Route,
 }
 
+/// What a device leads to: all addresses of the testbed.
+const NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 0, 0), 8);
+
 impl Device {
-    /// Makes one inside `namespace`, up, with `address` of 10.0.0.0/8, all of which it leads to.
+    /// Makes one inside `namespace`, up, with an `address` of the network it leads to.
     pub fn create(namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Self> {
-        let tun = namespace.run(|| {
+        let (tun, device) = namespace.run(|| {
             let tun = DeviceBuilder::new()
                 .name(name)
-                .ipv4(address, 8, None)
+                .ipv4(address, NETWORK.1, None)
                 .mtu(MTU)
                 .tx_queue_len(KERNEL_QUEUE)
                 .build_sync()
-                .context("cannot make a TUN device: is /dev/net/tun there, and may it be opened?")?;
+                .context(
+                    "cannot make a TUN device: is /dev/net/tun there, and may it be opened?",
+                )?;
             tun.set_nonblocking(true).context("cannot set up the TUN device")?;
-            Ok(tun)
+            let index = tun.if_index().context("the TUN device has no index")?;
+            Ok((tun, index))
         })?;
-        Ok(Self { tun })
+        let route = Route { device, source: address, network: NETWORK.0, prefix: NETWORK.1 };
+        Ok(Self { tun, route })
+    }
+
+    /// What it leads to.
+    pub fn route(&self) -> Route {
+        self.route
     }
 
     /// The next packet, if there is one.

@@ -125,9 +125,8 @@ mod tests {
     fn means_are_as_asked_for() {
         let numbers = draw(9, 0, None, Purpose::Sojourn);
         let count = 100_000_u32;
-        let mean = |of: &dyn Fn(u64) -> f64| {
-            (0..u64::from(count)).map(of).sum::<f64>() / f64::from(count)
-        };
+        let mean =
+            |of: &dyn Fn(u64) -> f64| (0..u64::from(count)).map(of).sum::<f64>() / f64::from(count);
         assert!((mean(&|i| numbers.unit(i)) - 0.5).abs() < 0.005);
         let second = Duration::from_secs(1);
         assert!((mean(&|i| numbers.exponential(i, second).as_secs_f64()) - 1.0).abs() < 0.02);

@@ -255,7 +255,14 @@ impl Work {
         }
         if let Some(at) = copy {
             let copy = packet.clone();
-            self.push(InFlight { arrives: at, number: 0, direction, client, copy: true, packet: copy });
+            self.push(InFlight {
+                arrives: at,
+                number: 0,
+                direction,
+                client,
+                copy: true,
+                packet: copy,
+            });
         }
         self.push(InFlight { arrives: at, number: 0, direction, client, copy: false, packet });
     }
@@ -282,8 +289,7 @@ impl Work {
 
     fn hand_over(&self, shared: &mut Shared, in_flight: &mut InFlight, now: Duration) {
         let InFlight { direction, client, copy, packet, .. } = in_flight;
-        let Some(path) = usize::try_from(*client).ok().and_then(|i| shared.paths.get_mut(i))
-        else {
+        let Some(path) = usize::try_from(*client).ok().and_then(|i| shared.paths.get_mut(i)) else {
             return;
         };
         let sent = match direction {

@@ -148,10 +148,10 @@ impl Link {
         bytes: u64,
         outage: impl Fn(Duration) -> Option<Outage>,
     ) -> Result<Duration, Cause> {
-        if let Some(bottleneck) = &self.spec.bottleneck {
-            if !fits(bottleneck, self.free_at.saturating_sub(now), bytes) {
-                return Err(Cause::Queue);
-            }
+        if let Some(bottleneck) = &self.spec.bottleneck
+            && !fits(bottleneck, self.free_at.saturating_sub(now), bytes)
+        {
+            return Err(Cause::Queue);
         }
         let mut sent = now.max(self.free_at);
         let outage = outage(sent.saturating_sub(begun));

@@ -20,6 +20,7 @@ pub mod link;
 pub mod nat;
 pub mod netns;
 pub mod packet;
+pub mod page;
 pub mod path;
 pub mod plot;
 pub mod profile;
@@ -30,6 +31,6 @@ pub mod units;
 pub mod weather;
 
 pub use self::{
-    profile::{OldPath, Profile, Profiles},
+    profile::{OldPath, Profile},
     testbed::Testbed,
 };

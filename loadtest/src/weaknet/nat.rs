@@ -104,12 +104,7 @@ impl Nat {
     }
 
     /// A packet from the client's `port` upwards.
-    pub fn up(
-        &mut self,
-        now: Duration,
-        transport: Transport,
-        port: u16,
-    ) -> Result<Passage, Cause> {
+    pub fn up(&mut self, now: Duration, transport: Transport, port: u16) -> Result<Passage, Cause> {
         if !self.flows.contains_key(&(transport, port)) {
             self.begin(now, transport, port);
         }
@@ -208,8 +203,7 @@ impl Nat {
         for (port, old_network, old_port) in moving {
             self.by_outer.remove(&(Transport::Udp, old_network, old_port));
             let taken = self.by_outer.contains_key(&(Transport::Udp, network, old_port));
-            let outer_port =
-                if ports || taken { self.free_port(Transport::Udp) } else { old_port };
+            let outer_port = if ports || taken { self.free_port(Transport::Udp) } else { old_port };
             self.by_outer.insert((Transport::Udp, network, outer_port), port);
             if let Some(flow) = self.flows.get_mut(&(Transport::Udp, port)) {
                 (flow.network, flow.outer_port) = (network, outer_port);

@@ -10,9 +10,12 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::LinkUnspec;
+use rtnetlink::{
+    Handle, LinkUnspec, RouteMessageBuilder,
+    packet_route::route::{RouteAttribute, RouteMetric, RouteScope},
+};
 
 /// The loopback device is the first of every namespace.
 const LOOPBACK: u32 = 1;
@@ -80,10 +83,32 @@ impl Namespace {
         })
     }
 
-    /// What the kernel counts of its devices (`/proc/net/dev`).
-    pub fn device_counters(&self) -> Result<String> {
+    /// Has TCP use this congestion control on `route`, for both accepted and dialled connections.
+    ///
+    /// By route, not by sysctl: in a namespace the sysctl takes only what the machine as a whole
+    /// permits to everybody, which may leave out even cubic, and the machine is not ours to change.
+    pub fn set_tcp_congestion(&self, route: &Route, name: &str) -> Result<()> {
         self.run(|| {
-            fs::read_to_string("/proc/thread-self/net/dev").context("cannot read device counters")
+            with_netlink(async |netlink| {
+                let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
+                    .destination_prefix(route.network, route.prefix)
+                    .output_interface(route.device)
+                    .pref_source(route.source)
+                    .scope(RouteScope::Link)
+                    .build();
+                let congestion = RouteMetric::CcAlgo(name.to_owned());
+                message.attributes.push(RouteAttribute::Metrics(vec![congestion]));
+                Ok(netlink.route().add(message).replace().execute().await?)
+            })
+            .with_context(|| format!("this kernel does not let us use {name:?} for TCP"))
+        })
+    }
+
+    /// What the kernel counts in here: `dev` for its devices, `snmp` for its sockets.
+    pub fn kernel_counters(&self, name: &str) -> Result<String> {
+        let path = Path::new("/proc/thread-self/net").join(name);
+        self.run(|| {
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         })
     }
 
@@ -98,6 +123,19 @@ impl Namespace {
         wrapper.arg(self.path()).arg(program);
         wrapper
     }
+}
+
+/// A network that a device of a namespace leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The device's index.
+    pub device: u32,
+    /// Its address.
+    pub source: Ipv4Addr,
+    /// The network.
+    pub network: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
 }
 
 /// Turns this process into `command` inside the namespace at `path`. It ends when the thread that
@@ -130,16 +168,22 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> 
     })
 }
 
-fn set_up_loopback(network: Option<(Ipv4Addr, u8)>) -> Result<()> {
+/// Talks to the kernel about the namespace that the calling thread is in.
+fn with_netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
+        work(handle).await
+    })
+}
+
+fn set_up_loopback(network: Option<(Ipv4Addr, u8)>) -> Result<()> {
+    with_netlink(async |netlink| {
         let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
-        handle.link().set(up).execute().await?;
+        netlink.link().set(up).execute().await?;
         if let Some((address, prefix)) = network {
-            ensure!(prefix <= 32, "no such prefix");
-            let addresses = handle.address();
+            let addresses = netlink.address();
             addresses.add(LOOPBACK, IpAddr::V4(address), prefix).execute().await?;
         }
         Ok(())

@@ -162,8 +162,7 @@ pub(super) mod tests {
         if transport == Transport::Udp {
             body[4..6].copy_from_slice(&length);
         }
-        let pseudo =
-            [&from.0.octets()[..], &to.0.octets(), &[0, number], &length].concat();
+        let pseudo = [&from.0.octets()[..], &to.0.octets(), &[0, number], &length].concat();
         let checksum = sum(&[&pseudo, &body]).to_be_bytes();
         body[at..at + 2].copy_from_slice(&checksum);
         let total = u16::try_from(20 + body.len()).unwrap().to_be_bytes();

@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
 use super::{
     draw::Direction,
     units::{Queue, Rate},
 };
+use anyhow::{Context, Result, bail};
 
 mod raw;
 

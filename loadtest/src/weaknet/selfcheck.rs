@@ -24,6 +24,8 @@ pub struct Verdict {
     pub allowed: f64,
     /// Whether it is within that.
     pub held: bool,
+    /// Whether a busy machine may spoil it.
+    pub timing: bool,
 }
 
 impl Verdict {
@@ -31,20 +33,32 @@ impl Verdict {
     pub fn figure(what: impl Into<String>, expected: f64, measured: f64, sigma: f64) -> Self {
         let allowed = (expected.abs() * TOLERANCE).max(3.0 * sigma);
         let held = (measured - expected).abs() <= allowed;
-        Self { what: what.into(), expected, measured, allowed, held }
+        Self { what: what.into(), expected, measured, allowed, held, timing: false }
+    }
+
+    /// A figure in which the time counts that this machine takes to run the check.
+    pub fn timing(what: impl Into<String>, expected: f64, measured: f64, sigma: f64) -> Self {
+        Self { timing: true, ..Self::figure(what, expected, measured, sigma) }
     }
 
     /// Something that must be so and not otherwise, as a count of exceptions.
     pub fn never(what: impl Into<String>, exceptions: usize) -> Self {
         #[allow(clippy::cast_precision_loss)] // counts of packets
         let measured = exceptions as f64;
-        Self { what: what.into(), expected: 0.0, measured, allowed: 0.0, held: exceptions == 0 }
+        Self {
+            what: what.into(),
+            expected: 0.0,
+            measured,
+            allowed: 0.0,
+            held: exceptions == 0,
+            timing: false,
+        }
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, expected, measured, allowed, held } = self;
+        let Self { what, expected, measured, allowed, held, timing: _ } = self;
         let mark = if *held { "ok  " } else { "FAIL" };
         write!(f, "{mark} {what:<58} {measured:>10.4}  of {expected:>10.4} +- {allowed:.4}")
     }

@@ -13,7 +13,7 @@ use super::{
     device::Device,
     forwarder::{Forwarder, Shared},
     nat::{INNER_NETWORK, MAX_CLIENTS, inner_address},
-    netns::Namespace,
+    netns::{Namespace, Route},
     path::Path,
     profile::{OldPath, Profile},
     timeline::{Change, Occurrence},
@@ -35,6 +35,8 @@ pub struct Testbed {
     forwarder: Forwarder,
     server: Namespace,
     clients: Namespace,
+    /// Of server and clients.
+    routes: [Route; 2],
     count: u32,
 }
 
@@ -58,6 +60,9 @@ pub struct Health {
     /// Packets that the kernel dropped before the testbed could read them, or after it handed them
     /// over.
     pub kernel_drops: u64,
+    /// UDP packets that came through and were dropped because a socket's buffer was full: its
+    /// program was not scheduled for too long.
+    pub socket_drops: u64,
     /// Packets that are not UDP or TCP over IPv4 (ICMP, mostly), or are of no client.
     pub ignored: u64,
     /// Packets on their way at the moment.
@@ -90,12 +95,11 @@ impl Testbed {
             namespace.set_sysctl("ipv4/tcp_no_metrics_save", "1")?;
         }
         let paths = (0..clients).map(|client| Path::new(profile, seed, client)).collect();
-        let forwarder = Forwarder::start(
-            paths,
-            Device::create(&client_side, "clients", GATEWAY)?,
-            Device::create(&server, "server", SERVER)?,
-        )?;
-        Ok(Self { forwarder, server, clients: client_side, count: clients })
+        let device = Device::create(&client_side, "clients", GATEWAY)?;
+        let server_device = Device::create(&server, "server", SERVER)?;
+        let routes = [server_device.route(), device.route()];
+        let forwarder = Forwarder::start(paths, device, server_device)?;
+        Ok(Self { forwarder, server, clients: client_side, routes, count: clients })
     }
 
     /// Where the server runs; it listens on [`SERVER`].
@@ -118,15 +122,12 @@ impl Testbed {
         self.on_path(client, |path, now| path.outer_address(now))
     }
 
-    /// Congestion control of kernel TCP, "cubic" or "bbr" for instance, for sockets of both sides
-    /// that are opened from now on.
+    /// Congestion control of kernel TCP, "cubic" or "bbr" for instance, for connections of both
+    /// sides that are made from now on, whoever makes them.
     pub fn set_tcp_congestion(&self, name: &str) -> Result<()> {
-        for namespace in [&self.server, &self.clients] {
-            namespace
-                .set_sysctl("ipv4/tcp_congestion_control", name)
-                .with_context(|| format!("this kernel does not let us use {name:?}"))?;
-        }
-        Ok(())
+        let [server, clients] = &self.routes;
+        self.server.set_tcp_congestion(server, name)?;
+        self.clients.set_tcp_congestion(clients, name)
     }
 
     /// Starts the schedule and the numbering of packets anew and counts from 0: when all is
@@ -170,11 +171,7 @@ impl Testbed {
         self.on_path(client, |path, _| path.block_udp(blocked))
     }
 
-    fn on_path<T>(
-        &self,
-        client: u32,
-        work: impl FnOnce(&mut Path, Duration) -> T,
-    ) -> Result<T> {
+    fn on_path<T>(&self, client: u32, work: impl FnOnce(&mut Path, Duration) -> T) -> Result<T> {
         self.forwarder.with(|shared| {
             let now = shared.now();
             let path = usize::try_from(client).ok().and_then(|index| shared.paths.get_mut(index));
@@ -187,19 +184,22 @@ impl Testbed {
     /// What was counted since the last [`Testbed::restart`] (drops of the kernel: since the start).
     pub fn counters(&self) -> Result<Counters> {
         ensure!(self.forwarder.is_running(), "the emulated link broke; see the log");
-        let kernel_drops = kernel_drops(&self.server.device_counters()?)
-            + kernel_drops(&self.clients.device_counters()?);
+        let (mut kernel_drops, mut socket_drops) = (0, 0);
+        for namespace in [&self.server, &self.clients] {
+            kernel_drops += device_drops(&namespace.kernel_counters("dev")?);
+            socket_drops += udp_buffer_errors(&namespace.kernel_counters("snmp")?);
+        }
         Ok(self.forwarder.with(|shared| {
             let by_client: Vec<_> = shared.paths.iter().map(Path::counters).collect();
             let mut total = ClientCounters::default();
             by_client.iter().for_each(|client| total += *client);
-            Counters { total, by_client, testbed: Health::of(shared, kernel_drops) }
+            Counters { total, by_client, testbed: Health::of(shared, kernel_drops, socket_drops) }
         }))
     }
 }
 
 impl Health {
-    fn of(shared: &Shared, kernel_drops: u64) -> Self {
+    fn of(shared: &Shared, kernel_drops: u64, socket_drops: u64) -> Self {
         #[allow(clippy::cast_precision_loss)] // microseconds of minutes
         let ms = |us: u64| us as f64 / 1000.0;
         let at = |quantile| ms(shared.lateness_us.value_at_quantile(quantile));
@@ -212,12 +212,18 @@ impl Health {
                 max: ms(shared.lateness_us.max()),
             },
         };
-        Self { late_ms, kernel_drops, ignored: shared.ignored, on_the_way: shared.on_the_way }
+        Self {
+            late_ms,
+            kernel_drops,
+            socket_drops,
+            ignored: shared.ignored,
+            on_the_way: shared.on_the_way,
+        }
     }
 }
 
 /// What the devices dropped in either direction, from `/proc/net/dev`.
-fn kernel_drops(devices: &str) -> u64 {
+fn device_drops(devices: &str) -> u64 {
     const RECEIVED_DROPPED: usize = 3;
     const SENT_DROPPED: usize = 11;
     devices
@@ -232,6 +238,18 @@ fn kernel_drops(devices: &str) -> u64 {
         .sum()
 }
 
+/// `RcvbufErrors` of UDP, from `/proc/net/snmp`: a line of names and one of numbers.
+fn udp_buffer_errors(counters: &str) -> u64 {
+    let mut lines = counters.lines().filter(|line| line.starts_with("Udp:"));
+    let (Some(names), Some(numbers)) = (lines.next(), lines.next()) else { return 0 };
+    names
+        .split_whitespace()
+        .zip(numbers.split_whitespace())
+        .find(|(name, _)| *name == "RcvbufErrors")
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +258,14 @@ mod tests {
     fn drops_of_the_kernel_are_read_in_both_directions() {
         let text = "Inter-|   Receive |  Transmit\n face |bytes packets errs drop\n\
             lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n clients: 0 0 0 1 0 0 0 0 0 0 0 2 0 0 0 0\n";
-        assert_eq!(kernel_drops(text), 4 + 12 + 1 + 2);
+        assert_eq!(device_drops(text), 4 + 12 + 1 + 2);
+    }
+
+    #[test]
+    fn full_buffers_of_udp_sockets_are_read() {
+        let text = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams NoPorts RcvbufErrors\nUdp: 9 8 7\n\
+            UdpLite: InDatagrams\nUdpLite: 5\n";
+        assert_eq!(udp_buffer_errors(text), 7);
+        assert_eq!(udp_buffer_errors(""), 0);
     }
 }

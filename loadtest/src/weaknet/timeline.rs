@@ -76,11 +76,9 @@ impl Timeline {
     /// The blackout that covers `at`.
     pub fn outage(&self, at: Duration) -> Option<Outage> {
         self.events.iter().find_map(|(event, draw)| match event.what {
-            What::Blackout { lasts, held } => {
-                last_before(event, *draw, at)
-                    .filter(|begin| at < *begin + lasts)
-                    .map(|begin| Outage { until: begin + lasts, held })
-            }
+            What::Blackout { lasts, held } => last_before(event, *draw, at)
+                .filter(|begin| at < *begin + lasts)
+                .map(|begin| Outage { until: begin + lasts, held }),
             _ => None,
         })
     }

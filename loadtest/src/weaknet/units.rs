@@ -119,7 +119,9 @@ impl FromStr for Queue {
             unit if seconds_of(unit).is_some() => {
                 return text.parse().map(|Span(time)| Self::Time(time));
             }
-            _ => return Err(format!("{text:?} is no size of a queue, write for example {such_as}")),
+            _ => {
+                return Err(format!("{text:?} is no size of a queue, write for example {such_as}"));
+            }
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // never negative
         Ok(Self::Bytes((number * bytes).round() as u64))

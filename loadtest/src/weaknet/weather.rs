@@ -158,8 +158,7 @@ mod tests {
 
     #[test]
     fn spells_do_not_depend_on_how_often_they_are_looked_at() {
-        let model =
-            GilbertElliott { good: 900 * MS, bad: 100 * MS, loss_good: 0.0, loss_bad: 1.0 };
+        let model = GilbertElliott { good: 900 * MS, bad: 100 * MS, loss_good: 0.0, loss_bad: 1.0 };
         let mut often = Spells::new(&model, 5, 0, Direction::Up);
         let mut seldom = often.clone();
         for step in 0..100_000 {
@@ -172,8 +171,7 @@ mod tests {
 
     #[test]
     fn jitter_that_keeps_order_has_no_jumps() {
-        let jitter =
-            Jitter { spread: 20 * MS, slot: 20 * MS, shape: Shape::Even, reorder: false };
+        let jitter = Jitter { spread: 20 * MS, slot: 20 * MS, shape: Shape::Even, reorder: false };
         let clock = JitterClock::new(&jitter, 5, 0, Direction::Up);
         for step in 0..100_000 {
             let (now, next) = (clock.at(MS / 10 * step), clock.at(MS / 10 * (step + 1)));

@@ -21,12 +21,7 @@ fn send(link: &mut Link, now: Duration, bytes: u64) -> Fate {
 fn weather() -> LinkSpec {
     LinkSpec {
         delay: 50 * MS,
-        jitter: Some(Jitter {
-            spread: 20 * MS,
-            slot: 20 * MS,
-            shape: Shape::Even,
-            reorder: false,
-        }),
+        jitter: Some(Jitter { spread: 20 * MS, slot: 20 * MS, shape: Shape::Even, reorder: false }),
         loss: 0.05,
         gilbert_elliott: Some(GilbertElliott {
             good: 900 * MS,

@@ -108,12 +108,12 @@ fn commands_black_out_and_block_one_client() {
 fn every_packet_is_counted_once_in_each_direction() {
     let profiles = Profiles::load(None).unwrap();
     let mut ends = Ends::new(profiles.get("train").unwrap());
+    let client = (inner_address(0), 5000);
     for step in 0..20_000 {
-        let from = ends.up(MS * 3 * step, Transport::Udp, 5000);
-        if let Ok((_, from)) = from {
+        if let Ok((_, from)) = ends.up(MS * 3 * step, Transport::Udp, 5000) {
             ends.path.arrive_up(&packet(Transport::Udp, from, SERVER, b"up"));
-            ends.down(MS * 3 * step, Transport::Udp, from);
         }
+        ends.down(MS * 3 * step, Transport::Udp, client);
     }
     let counters = ends.path.counters();
     for link in [counters.up, counters.down] {

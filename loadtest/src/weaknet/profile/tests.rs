@@ -8,10 +8,29 @@ fn error(text: &str) -> String {
 fn the_built_in_profiles_are_valid_and_give_a_reason() {
     let profiles = Profiles::load(None).unwrap();
     for name in [
-        "clean", "wifi-busy", "4g", "3g", "edge", "lift", "train", "classroom-congested",
-        "satellite", "lossy-1", "lossy-5", "lossy-10", "lossy-20", "udp-blocked",
-        "udp-blocked-midway", "handover", "handover-dying", "nat-rebind", "burst-60", "burst-200",
-        "bufferbloat", "blackout-6s", "bottleneck-5m",
+        "clean",
+        "wifi-busy",
+        "4g",
+        "3g",
+        "edge",
+        "lift",
+        "train",
+        "classroom-congested",
+        "satellite",
+        "lossy-1",
+        "lossy-5",
+        "lossy-10",
+        "lossy-20",
+        "udp-blocked",
+        "udp-blocked-midway",
+        "handover",
+        "handover-dying",
+        "nat-rebind",
+        "burst-60",
+        "burst-200",
+        "bufferbloat",
+        "blackout-6s",
+        "bottleneck-5m",
     ] {
         assert!(profiles.get(name).unwrap().reason.len() > 20, "{name}");
     }

@@ -98,7 +98,12 @@ fn mean_delay(seed: u64, shape: Shape, reorder: bool) -> Verdict {
         .collect();
     let (measured, sigma) = mean_and_sigma(&delays);
     let order = if reorder { "reordering" } else { "in order" };
-    Verdict::figure(format!("mean delay, jitter {name}, {order}, ms"), ms(50 * MS + mean), measured, sigma)
+    Verdict::figure(
+        format!("mean delay, jitter {name}, {order}, ms"),
+        ms(50 * MS + mean),
+        measured,
+        sigma,
+    )
 }
 
 #[allow(clippy::cast_precision_loss)] // counts of spells
@@ -175,9 +180,12 @@ fn rate_and_queue(seed: u64) -> Vec<Verdict> {
         let bits = (arrivals.len() - 1) as f64 * 800.0;
         let rate = bits / (*last - *first).as_secs_f64() / 1e6;
         let most = arrivals.iter().map(|(_, delay)| *delay).max().unwrap_or_default();
-        let others = link.counters.lost.all().iter().any(|(cause, count)| {
-            *cause != Cause::Queue && count.packets > 0
-        });
+        let others = link
+            .counters
+            .lost
+            .all()
+            .iter()
+            .any(|(cause, count)| *cause != Cause::Queue && count.packets > 0);
         verdicts.extend([
             Verdict::figure(format!("rate, queue of {name}, Mbit/s"), 1.0, rate, 0.0),
             Verdict::figure(format!("longest delay, queue of {name}, ms"), 1050.0, ms(most), 0.0),
@@ -190,17 +198,15 @@ fn rate_and_queue(seed: u64) -> Vec<Verdict> {
 fn duplicates(seed: u64) -> Verdict {
     let spec = LinkSpec { duplicate: 0.01, ..LinkSpec::default() };
     let (_, fates) = send(&spec, seed, MS);
-    let twice = share_of(
-        fates.iter().map(|(_, fate)| matches!(fate, Fate::Arrives { copy: Some(_), .. })),
-    );
+    let twice =
+        share_of(fates.iter().map(|(_, fate)| matches!(fate, Fate::Arrives { copy: Some(_), .. })));
     Verdict::figure("duplicates, share", 0.01, twice, binomial_sigma(0.01))
 }
 
 fn blackout(seed: u64) -> Verdict {
     let mut link = Link::new(&LinkSpec::default(), seed, 0, Direction::Up);
     let covers = |at: Duration| at >= 10_000 * MS && at < 16_000 * MS;
-    let outage =
-        |at| covers(at).then_some(Outage { until: 16_000 * MS, held: false });
+    let outage = |at| covers(at).then_some(Outage { until: 16_000 * MS, held: false });
     let wrong = (0..PACKETS)
         .filter(|number| {
             let fate = link.send(MS * *number, Duration::ZERO, 100, outage);
@@ -246,8 +252,7 @@ mod tests {
     #[test]
     fn the_core_does_what_is_configured() {
         for seed in [1, 2] {
-            let failed: Vec<_> =
-                check(seed).into_iter().filter(|verdict| !verdict.held).collect();
+            let failed: Vec<_> = check(seed).into_iter().filter(|verdict| !verdict.held).collect();
             assert!(failed.is_empty(), "seed {seed}: {failed:#?}");
         }
     }
