@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use edgeway_proto::{Class, CloseCode, Lane};
@@ -35,6 +36,14 @@ pub(crate) const fn initial_credit(class: Class) -> u64 {
     }
 }
 
+/// A lane's window follows what its path carries in about this time, between the initial credit
+/// and [`WINDOW_MAX_BYTES`]. So a fast path is not held up by round trips for credit, and on a slow one
+/// what is on its way is never more than a moment's worth.
+const WINDOW_TIME: Duration = Duration::from_millis(100);
+
+/// The most that a lane's window grows to.
+const WINDOW_MAX_BYTES: u64 = 128 * 1024;
+
 #[derive(Debug)]
 struct LaneIn {
     lane: Lane,
@@ -42,6 +51,10 @@ struct LaneIn {
     /// What the app has taken, or never had to.
     consumed: u64,
     granted: u64,
+    /// What may be on its way at a time.
+    window: u64,
+    /// When credit was granted last, and what had been consumed then.
+    last_grant: Option<(Instant, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -169,9 +182,11 @@ impl Queue {
         if !std::mem::take(&mut state.grants) {
             return;
         }
+        let now = Instant::now();
         for lane in &mut state.lanes {
             if lane.due() {
-                lane.granted = lane.consumed + initial_credit(lane.lane.class);
+                lane.adapt(now);
+                lane.granted = lane.granted.max(lane.consumed + lane.window);
                 grant(lane.lane, lane.granted);
             }
         }
@@ -210,8 +225,21 @@ impl Queue {
 
 impl LaneIn {
     fn due(&self) -> bool {
-        let initial = initial_credit(self.lane.class);
-        self.consumed + initial >= self.granted + initial / 2
+        self.consumed + self.window >= self.granted + self.window / 2
+    }
+
+    /// Sets the window to what was consumed in [`WINDOW_TIME`], within half and twice the one
+    /// before: a pause between two bursts says nothing of the path.
+    fn adapt(&mut self, now: Instant) {
+        if let Some((at, consumed)) = self.last_grant.replace((now, self.consumed)) {
+            let elapsed = now.saturating_duration_since(at).max(Duration::from_millis(1));
+            let consumed = u128::from(self.consumed - consumed);
+            let per_window = consumed * WINDOW_TIME.as_micros() / elapsed.as_micros();
+            let per_window = u64::try_from(per_window).unwrap_or(u64::MAX);
+            let initial = initial_credit(self.lane.class);
+            let per_window = per_window.clamp(self.window / 2, self.window * 2);
+            self.window = per_window.clamp(initial, WINDOW_MAX_BYTES);
+        }
     }
 }
 
@@ -221,7 +249,14 @@ impl State {
             Some(at) => at,
             None => {
                 let granted = initial_credit(lane.class);
-                self.lanes.push(LaneIn { lane, received: 0, consumed: 0, granted });
+                self.lanes.push(LaneIn {
+                    lane,
+                    received: 0,
+                    consumed: 0,
+                    granted,
+                    window: granted,
+                    last_grant: None,
+                });
                 self.lanes.len() - 1
             }
         };

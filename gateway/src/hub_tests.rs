@@ -333,8 +333,13 @@ fn a_large_publication_is_cut_at_frames_and_arrives_whole() {
     assert_eq!(counters(&a), (1..=100).collect::<Vec<_>>());
     let mut frames = bytes::BytesMut::new();
     for n in 1..=100u64 {
-        Deliver { group: GROUP, seq: seq(n), payload: Bytes::from(vec![0; 700]).into(), ..Deliver::default() }
-            .encode(&mut frames);
+        Deliver {
+            group: GROUP,
+            seq: seq(n),
+            payload: Bytes::from(vec![0; 700]).into(),
+            ..Deliver::default()
+        }
+        .encode(&mut frames);
     }
     let segments = segments(GROUP, seq(1), 100, &frames.freeze());
     assert!(segments.iter().all(|s| s.frames.len() <= SEGMENT_BYTES));

@@ -48,6 +48,7 @@ impl World {
     async fn undisturbed(mut self) {
         self.bystander.echoes(1).await;
         self.bystander.is_well().await;
+        self.bystander.sender.close(CloseCode::Normal, "done", 0).await;
         self.edge.stop().await;
         drop(self.backend);
     }

@@ -38,7 +38,8 @@ fn record(lane: u8, content: &[u8]) -> Vec<u8> {
 async fn tcp_pair() -> (TcpStream, Peer) {
     let listener = TcpListener::bind(ANY, None).unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
-    let (client, server) = within(async { tokio::join!(TcpStream::connect(addr), listener.accept()) }).await;
+    let (client, server) =
+        within(async { tokio::join!(TcpStream::connect(addr), listener.accept()) }).await;
     (client.unwrap(), Peer::new(server.unwrap().handshake().await.unwrap()))
 }
 
@@ -308,7 +309,10 @@ async fn what_the_sink_refuses_ends_the_run_with_the_sink_s_code() {
             server.receiver.drain().await;
         };
         let (end, ()) = within(async { tokio::join!(client.end(), close) }).await;
-        assert!(matches!(end, End::Peer { code: CloseCode::CreditExceeded, .. }), "{via:?}: {end:?}");
+        assert!(
+            matches!(end, End::Peer { code: CloseCode::CreditExceeded, .. }),
+            "{via:?}: {end:?}"
+        );
     }
 }
 

@@ -49,7 +49,8 @@ async fn frames_of_every_lane_arrive_whole_and_in_the_lane_s_order_in_both_direc
         // Sizes from nothing to the largest payload, across every way of writing a length.
         let sizes = [0, 1, 40, 70, 3000, 20_000, 61_000];
         for up in [true, false] {
-            let (from, to) = if up { (&mut client, &mut server) } else { (&mut server, &mut client) };
+            let (from, to) =
+                if up { (&mut client, &mut server) } else { (&mut server, &mut client) };
             let make = if up { send } else { deliver };
             for n in 0..60 {
                 for class in Class::ALL {
@@ -135,7 +136,9 @@ async fn sessions_have_lanes_of_their_own() {
         let (mut client, mut server, _dialer) = peers(via).await;
         for session in 1..=5 {
             client.send(Lane::new(session, Class::Signal), open(session)).await;
-            client.send(Lane::new(session, Class::Chat), send(Class::Chat, session.into(), 1)).await;
+            client
+                .send(Lane::new(session, Class::Chat), send(Class::Chat, session.into(), 1))
+                .await;
         }
         let mut seen = Vec::new();
         for _ in 0..10 {
@@ -148,7 +151,9 @@ async fn sessions_have_lanes_of_their_own() {
         }
         // And downwards, in any order of Sessions.
         for session in [4, 1, 5, 2, 3] {
-            server.send(Lane::new(session, Class::Signal), Pong { token: session.into() }.to_bytes()).await;
+            server
+                .send(Lane::new(session, Class::Signal), Pong { token: session.into() }.to_bytes())
+                .await;
         }
         for _ in 0..5 {
             let (lane, frame) = client.frame().await;
@@ -162,7 +167,10 @@ async fn a_legacy_client_s_frames_get_the_lane_that_their_kind_and_class_say() {
     let (mut client, mut server, _dialer) = peers(Via::Legacy).await;
     let signal = Lane::new(1, Class::Signal);
     let cases = [
-        (Lane::CONTROL, Login { user: "ada".into(), device: "d".into(), ..Login::default() }.to_bytes()),
+        (
+            Lane::CONTROL,
+            Login { user: "ada".into(), device: "d".into(), ..Login::default() }.to_bytes(),
+        ),
         (signal, open(1)),
         (Lane::new(1, Class::Binary), send(Class::Binary, 1, 9)),
         (Lane::new(1, Class::Chat), send(Class::Chat, 1, 9)),
@@ -277,7 +285,11 @@ async fn a_close_reaches_the_other_end_with_code_and_reason() {
             let End::Peer { code, reason, retry_after_ms } = other.end().await else {
                 panic!("{via:?}: no close")
             };
-            assert_eq!((code, reason.as_str()), (CloseCode::GoingAway, "the night shift"), "{via:?}");
+            assert_eq!(
+                (code, reason.as_str()),
+                (CloseCode::GoingAway, "the night shift"),
+                "{via:?}"
+            );
             // QUIC's own close has no place for it.
             assert_eq!(retry_after_ms, if via == Via::Quic { 0 } else { 250 }, "{via:?}");
         }
@@ -289,7 +301,9 @@ async fn a_reason_that_is_too_long_for_the_wire_is_cut_and_the_close_still_arriv
     for via in Via::ALL {
         let (client, server, _dialer) = peers(via).await;
         server.sender.close(CloseCode::Kicked, &"ü".repeat(400), 0).await;
-        let End::Peer { code, reason, .. } = client.end().await else { panic!("{via:?}: no close") };
+        let End::Peer { code, reason, .. } = client.end().await else {
+            panic!("{via:?}: no close")
+        };
         assert_eq!(code, CloseCode::Kicked, "{via:?}");
         assert!(reason.starts_with("üüü"), "{via:?}: {reason}");
     }
@@ -337,7 +351,11 @@ async fn a_close_arrives_though_the_closing_end_has_not_read_all_that_was_sent_t
 struct StopAtFirst;
 
 impl edgeway_transport::Sink for StopAtFirst {
-    fn frame(&mut self, _: Lane, _: edgeway_proto::RawFrame) -> Result<(), edgeway_transport::Stop> {
+    fn frame(
+        &mut self,
+        _: Lane,
+        _: edgeway_proto::RawFrame,
+    ) -> Result<(), edgeway_transport::Stop> {
         Err(edgeway_transport::Stop::new(CloseCode::SlowReader, "enough"))
     }
     fn flush(&mut self) {}
@@ -393,12 +411,15 @@ async fn clients_without_the_authority_do_not_connect() {
     let tcp = TcpListener::bind(common::ANY, Some(&ours.server)).unwrap();
     let addr = tcp.local_addr().unwrap();
     let accept = async { tcp.accept().await.unwrap().handshake().await };
-    let (dialed, accepted) = within(async { tokio::join!(dialer.tcp(addr, "localhost"), accept) }).await;
+    let (dialed, accepted) =
+        within(async { tokio::join!(dialer.tcp(addr, "localhost"), accept) }).await;
     assert!(dialed.is_err() && accepted.is_err());
     let quic =
-        edgeway_transport::QuicListener::bind(common::ANY, &ours.server, Settings::default()).unwrap();
+        edgeway_transport::QuicListener::bind(common::ANY, &ours.server, Settings::default())
+            .unwrap();
     let addr = quic.local_addr().unwrap();
     let accept = async { quic.accept().await.unwrap().handshake().await };
-    let (dialed, accepted) = within(async { tokio::join!(dialer.quic(addr, "localhost"), accept) }).await;
+    let (dialed, accepted) =
+        within(async { tokio::join!(dialer.quic(addr, "localhost"), accept) }).await;
     assert!(dialed.is_err() && accepted.is_err());
 }

@@ -183,7 +183,9 @@ fn what_is_written_at_once_fits_into_a_record() {
     while p.next_high(&mut out).or_else(|| p.next_low(6000, &mut out)).is_some() {
         assert!(out.iter().map(Bytes::len).sum::<usize>() <= RECORD_BYTES);
         for frame in frames(&out) {
-            if let Frame::Deliver(Deliver { class: Class::Signal, seq, .. }) = frame.parse().unwrap() {
+            if let Frame::Deliver(Deliver { class: Class::Signal, seq, .. }) =
+                frame.parse().unwrap()
+            {
                 counters.push(seq.counter);
             }
         }
@@ -452,7 +454,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let class = || prop_oneof![1 => Just(Class::Signal), 1 => Just(Class::Binary), 3 => Just(Class::Chat)];
+    let class =
+        || prop_oneof![1 => Just(Class::Signal), 1 => Just(Class::Binary), 3 => Just(Class::Chat)];
     prop_oneof![
         8 => (1..4u8, class(), 0..3u64, 1..6u64, 0..1200usize).prop_map(
             |(session, class, g, messages, size)| Step::Push {
@@ -540,8 +543,11 @@ fn run(steps: Vec<Step>) {
                     }
                     Push::Full => {
                         assert!(class.reliable());
-                        assert!(p.lanes.iter().all(|l| l.lane.class != Class::Chat
-                            || l.queue.iter().all(|s| s.messages == 0)), "chat makes room first");
+                        assert!(
+                            p.lanes.iter().all(|l| l.lane.class != Class::Chat
+                                || l.queue.iter().all(|s| s.messages == 0)),
+                            "chat makes room first"
+                        );
                     }
                     Push::Gone => assert!(closed.contains(&session)),
                 }
@@ -615,7 +621,11 @@ fn run(steps: Vec<Step>) {
     }
     for (lane, n) in replies {
         if !closed.contains(&lane.session) {
-            assert_eq!(client.replies.get(&lane).copied().unwrap_or(0), n, "{lane:?}: no reply is lost");
+            assert_eq!(
+                client.replies.get(&lane).copied().unwrap_or(0),
+                n,
+                "{lane:?}: no reply is lost"
+            );
         }
     }
     for session in closed {

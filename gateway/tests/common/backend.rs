@@ -202,7 +202,10 @@ struct Handle(Arc<Shared>);
 impl Service for Handle {
     type LinkStream = UnboundedReceiverStream<Result<Down, Status>>;
 
-    async fn link(&self, request: Request<Streaming<Up>>) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<Up>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
         let mut ups = request.into_inner();
         let first = ups.message().await?.unwrap();
         let mut items = first.items.into_iter().filter_map(|i| i.item);
@@ -256,7 +259,10 @@ impl Handle {
 #[tonic::async_trait]
 impl Auth for Handle {
     /// The secret says what is to happen.
-    async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+    async fn login(
+        &self,
+        request: Request<LoginRequest>,
+    ) -> Result<Response<LoginResponse>, Status> {
         let request = request.into_inner();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let result = match &request.secret[..] {

@@ -84,7 +84,10 @@ impl Edge {
     }
 
     /// The same, without waiting for the backends.
-    pub fn of_addresses(backends: &[(String, String)], change: impl FnOnce(&mut RawGateway)) -> Self {
+    pub fn of_addresses(
+        backends: &[(String, String)],
+        change: impl FnOnce(&mut RawGateway),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let certs = edgeway_certs::DevCa::ensure(dir.path(), &["localhost", "127.0.0.1"]).unwrap();
         let mut raw = RawGateway::default();

@@ -71,7 +71,7 @@ pub struct Batching {
     /// Pass on at most once in this time; the first message after a pause goes at once
     #[arg(long, value_name = "MS", default_value_t = BATCH_MS)]
     batch_ms: u64,
-    /// Pass on every N messages instead, whenever they come (the members: a burst at once)
+    /// Pass on every N messages instead, whenever they come, each batch written by itself
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
 }

@@ -29,8 +29,10 @@ use super::{
 use crate::tls;
 
 /// Batches that wait for one connection at most: more than a second of them at the default
-/// interval. A client that is further behind is cut off, and the run fails.
+/// interval, more than any burst of batches of a fixed size. A client that is further behind is
+/// cut off, and the run fails.
 const OUTBOX_BATCHES: usize = 64;
+const OUTBOX_FIXED_BATCHES: usize = 4096;
 
 /// With a fixed batch size: the rest of a burst goes when nothing came for this time.
 const REST: Duration = Duration::from_millis(20);
@@ -78,7 +80,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
 async fn serve(args: Args) -> Result<()> {
     let endpoint = endpoint::server(&tls::certs(&args.certs)?)?;
     println!("{READY}{}", endpoint.local_addr()?);
-    let room = Arc::new(Room { overhead: args.overhead, ..Room::default() });
+    let fixed = args.batching.batch.is_some();
+    let room = Arc::new(Room { overhead: args.overhead, fixed, ..Room::default() });
     if args.idle {
         tokio::spawn(accept(endpoint, hold));
     } else {
@@ -124,6 +127,8 @@ async fn hold(connection: Connection) -> Result<()> {
 #[derive(Default)]
 struct Room {
     overhead: usize,
+    /// Whether batches have a fixed size.
+    fixed: bool,
     gathered: Mutex<Gathered>,
     /// Rung after something was gathered.
     arrived: Notify,
@@ -143,9 +148,10 @@ struct Gathered {
 impl Room {
     /// Serves one connection.
     async fn member(self: Arc<Self>, connection: Connection) -> Result<()> {
-        let (outbox, batches) = mpsc::channel(OUTBOX_BATCHES);
+        let bound = if self.fixed { OUTBOX_FIXED_BATCHES } else { OUTBOX_BATCHES };
+        let (outbox, batches) = mpsc::channel(bound);
         self.outboxes.lock().push(outbox);
-        tokio::spawn(write(connection.clone(), batches));
+        tokio::spawn(write(connection.clone(), batches, self.fixed));
         let mut uplink = connection.accept_uni().await?;
         let mut frames = Frames::default();
         while let Some(chunk) = uplink.read_chunk(usize::MAX, true).await? {
@@ -213,17 +219,27 @@ impl Room {
     }
 }
 
-/// Writes batches to a connection, until it or the room ends.
-async fn write(connection: Connection, mut batches: mpsc::Receiver<Bytes>) -> Result<()> {
+/// Writes batches to a connection, until it or the room ends: all that are there at once, or
+/// those of a fixed size one at a time.
+async fn write(
+    connection: Connection,
+    mut batches: mpsc::Receiver<Bytes>,
+    fixed: bool,
+) -> Result<()> {
     let mut stream: Option<SendStream> = None;
     let mut taken = Vec::with_capacity(1);
-    while batches.recv_many(&mut taken, OUTBOX_BATCHES).await > 0 {
+    let together = if fixed { 1 } else { OUTBOX_BATCHES };
+    while batches.recv_many(&mut taken, together).await > 0 {
         let stream = match &mut stream {
             Some(stream) => stream,
             none => none.insert(connection.open_uni().await?),
         };
         stream.write_all_chunks(&mut taken).await?;
         taken.clear();
+        if fixed {
+            // The connection's own task, which the write woke, sends before more is written.
+            tokio::task::yield_now().await;
+        }
     }
     Ok(())
 }

@@ -35,7 +35,6 @@ impl Device {
                 .name(name)
                 .ipv4(address, NETWORK.1, None)
                 .mtu(MTU)
-                .tx_queue_len(KERNEL_QUEUE)
                 .build_sync()
                 .context(
                     "cannot make a TUN device: is /dev/net/tun there, and may it be opened?",
@@ -44,6 +43,7 @@ impl Device {
             let index = tun.if_index().context("the TUN device has no index")?;
             Ok((tun, index))
         })?;
+        namespace.set_queue(device, KERNEL_QUEUE)?;
         let route = Route { device, source: address, network: NETWORK.0, prefix: NETWORK.1 };
         Ok(Self { tun, route })
     }

@@ -27,6 +27,10 @@ use nix::{
     },
 };
 use parking_lot::Mutex;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 use super::{
     device::{Device, MTU},
@@ -133,14 +137,17 @@ impl Drop for Forwarder {
     }
 }
 
-/// A link that is late is measured as a bad network: it goes before everything else.
+/// A link that is late is measured as a bad network, so its thread goes before everything else. It
+/// sleeps most of the time.
 fn prepare_thread() {
     if let Err(error) = nix::sys::prctl::set_timerslack(1) {
         tracing::warn!("timers may be 50 us late: {error}");
     }
-    // In a user namespace this is refused; lateness is in the report either way.
-    if let Err(error) = rustix::process::nice(-20) {
-        tracing::debug!("the forwarder has no priority: {error}");
+    let real_time = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: 1 });
+    // Refused in a user namespace; how late packets were is in the report either way.
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), priority, real_time) {
+        tracing::info!("the emulated link shares the machine with everything else: {error}");
     }
 }
 

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
+    packet_route::link::LinkAttribute,
     packet_route::route::{RouteAttribute, RouteMetric, RouteScope},
 };
 
@@ -101,6 +102,20 @@ impl Namespace {
                 Ok(netlink.route().add(message).replace().execute().await?)
             })
             .with_context(|| format!("this kernel does not let us use {name:?} for TCP"))
+        })
+    }
+
+    /// Has the kernel hold so many packets for a device. (By netlink: the ioctl for it asks for the
+    /// rights of the whole machine.)
+    pub fn set_queue(&self, device: u32, packets: u32) -> Result<()> {
+        self.run(|| {
+            with_netlink(async |netlink| {
+                let link = LinkUnspec::new_with_index(device)
+                    .append_extra_attribute(LinkAttribute::TxQueueLen(packets))
+                    .build();
+                Ok(netlink.link().set(link).execute().await?)
+            })
+            .context("cannot set the length of a device's queue")
         })
     }
 

@@ -41,6 +41,12 @@ impl Verdict {
         Self { timing: true, ..Self::figure(what, expected, measured, sigma) }
     }
 
+    /// Something that is so or is not.
+    pub fn holds(what: impl Into<String>, held: bool) -> Self {
+        let measured = f64::from(u8::from(held));
+        Self { what: what.into(), expected: 1.0, measured, allowed: 0.0, held, timing: false }
+    }
+
     /// Something that must be so and not otherwise, as a count of exceptions.
     pub fn never(what: impl Into<String>, exceptions: usize) -> Self {
         #[allow(clippy::cast_precision_loss)] // counts of packets

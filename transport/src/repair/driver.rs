@@ -145,7 +145,7 @@ impl Repair {
         self.view = PathView {
             rtt: stats.rtt,
             loss: self.estimate.loss(),
-            doubtful: self.estimate.doubtful(now),
+            doubtful: self.estimate.doubtful(),
             busy: self.estimate.busy(),
         };
     }

@@ -159,7 +159,8 @@ pub async fn connect_with(via: Via, settings: Settings) -> Pair {
         let listener = QuicListener::bind(ANY, &certs.server, settings).unwrap();
         let addr = listener.local_addr().unwrap();
         let accept = async { listener.accept().await.unwrap().handshake().await.unwrap() };
-        let (client, server) = within(async { tokio::join!(dialer.quic(addr, "localhost"), accept) }).await;
+        let (client, server) =
+            within(async { tokio::join!(dialer.quic(addr, "localhost"), accept) }).await;
         return Pair { client: client.unwrap(), server, dialer, quic: Some(listener) };
     }
     let tls = (via == Via::Tls).then_some(&certs.server);
@@ -199,7 +200,6 @@ pub async fn raw_pair() -> (quinn::Connection, Peer, QuicListener) {
     let listener = QuicListener::bind(ANY, &certs.server, Settings::default()).unwrap();
     let addr = listener.local_addr().unwrap();
     let accept = async { listener.accept().await.unwrap().handshake().await.unwrap() };
-    let (client, server) =
-        within(async { tokio::join!(raw_quic(addr, &certs.ca), accept) }).await;
+    let (client, server) = within(async { tokio::join!(raw_quic(addr, &certs.ca), accept) }).await;
     (client, Peer::new(server), listener)
 }

@@ -58,9 +58,7 @@ fn seen_as(socket: &UdpSocket) -> Result<Option<SocketAddr>> {
 
 fn changes(testbed: &Testbed) -> Result<Vec<Verdict>> {
     let mut verdicts = vec![];
-    let mut holds = |what: &str, holds: bool| {
-        verdicts.push(Verdict::never(format!("not so: {what}"), usize::from(!holds)))
-    };
+    let mut holds = |what: &str, held| verdicts.push(Verdict::holds(what, held));
     let (first, other) = (client_socket(testbed, 0)?, client_socket(testbed, 1)?);
     let before = seen_as(&first)?;
     holds("a client is seen as it is", before == Some(first.local_addr()?));

@@ -155,11 +155,7 @@ fn predicted(
 }
 
 /// What the server got, in order, and what the clients got, with the time.
-fn run_echo(
-    testbed: &Testbed,
-    size: Size,
-    zero: Instant,
-) -> Result<(Vec<Stamp>, Vec<Answer>)> {
+fn run_echo(testbed: &Testbed, size: Size, zero: Instant) -> Result<(Vec<Stamp>, Vec<Answer>)> {
     let server = server_socket(testbed, PORT)?;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
