@@ -39,7 +39,7 @@ pub(crate) const fn initial_credit(class: Class) -> u64 {
 /// A lane's window follows what its path carries in about this time, between the initial credit
 /// and [`WINDOW_MAX_BYTES`]. So a fast path is not held up by round trips for credit, and on a slow one
 /// what is on its way is never more than a moment's worth.
-const WINDOW_TIME: Duration = Duration::from_millis(100);
+const WINDOW_TIME: Duration = Duration::from_millis(25);
 
 /// The most that a lane's window grows to.
 const WINDOW_MAX_BYTES: u64 = 128 * 1024;
@@ -53,8 +53,10 @@ struct LaneIn {
     granted: u64,
     /// What may be on its way at a time.
     window: u64,
-    /// When credit was granted last, and what had been consumed then.
-    last_grant: Option<(Instant, u64)>,
+    /// When credit was granted last, or the first came after a pause, and what had been consumed
+    /// then.
+    since: (Instant, u64),
+    arrived: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +90,11 @@ impl Queue {
     pub(crate) fn push(&self, arrived: &mut Arrived) -> Result<bool, Stop> {
         let mut state = self.state.lock();
         let mut result = Ok(());
+        let now = Instant::now();
         for bytes in arrived.lanes.drain(..) {
             let Some(lane) = Lane::from_byte(bytes.lane) else { continue };
             let lane = state.lane(lane);
+            lane.arrive(now);
             lane.received += bytes.received;
             // One frame may begin below the limit and end above it.
             if lane.received - bytes.last >= lane.granted {
@@ -229,17 +233,24 @@ impl LaneIn {
     }
 
     /// Sets the window to what was consumed in [`WINDOW_TIME`], within half and twice the one
-    /// before: a pause between two bursts says nothing of the path.
+    /// before.
     fn adapt(&mut self, now: Instant) {
-        if let Some((at, consumed)) = self.last_grant.replace((now, self.consumed)) {
-            let elapsed = now.saturating_duration_since(at).max(Duration::from_millis(1));
-            let consumed = u128::from(self.consumed - consumed);
-            let per_window = consumed * WINDOW_TIME.as_micros() / elapsed.as_micros();
-            let per_window = u64::try_from(per_window).unwrap_or(u64::MAX);
-            let initial = initial_credit(self.lane.class);
-            let per_window = per_window.clamp(self.window / 2, self.window * 2);
-            self.window = per_window.clamp(initial, WINDOW_MAX_BYTES);
+        let (at, consumed) = std::mem::replace(&mut self.since, (now, self.consumed));
+        let elapsed = now.saturating_duration_since(at).max(Duration::from_millis(1));
+        let consumed = u128::from(self.consumed - consumed);
+        let per_window = consumed * WINDOW_TIME.as_micros() / elapsed.as_micros();
+        let per_window = u64::try_from(per_window).unwrap_or(u64::MAX);
+        let initial = initial_credit(self.lane.class);
+        let per_window = per_window.clamp(self.window / 2, self.window * 2);
+        self.window = per_window.clamp(initial, WINDOW_MAX_BYTES);
+    }
+
+    /// Bytes arrive. A pause before them says nothing of the path.
+    fn arrive(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.arrived) > WINDOW_TIME {
+            self.since = (now, self.consumed);
         }
+        self.arrived = now;
     }
 }
 
@@ -248,6 +259,7 @@ impl State {
         let at = match self.lanes.iter().position(|l| l.lane == lane) {
             Some(at) => at,
             None => {
+                let now = Instant::now();
                 let granted = initial_credit(lane.class);
                 self.lanes.push(LaneIn {
                     lane,
@@ -255,7 +267,8 @@ impl State {
                     consumed: 0,
                     granted,
                     window: granted,
-                    last_grant: None,
+                    since: (now, 0),
+                    arrived: now,
                 });
                 self.lanes.len() - 1
             }
@@ -329,7 +342,8 @@ mod tests {
         assert_eq!(grants(&queue), []);
         let (taken, due) = queue.take(10);
         assert_eq!((taken.len(), due), (1, true));
-        assert_eq!(grants(&queue), [9000 + CREDIT_LOW_BYTES]);
+        // What was consumed, and a window that has doubled: it was consumed at once.
+        assert_eq!(grants(&queue), [9000 + 2 * CREDIT_LOW_BYTES]);
         assert_eq!(grants(&queue), []);
     }
 
@@ -337,7 +351,8 @@ mod tests {
     fn what_is_no_event_comes_back_at_once() {
         let queue = Queue::default();
         assert!(arrived(&queue, CHAT, 9000, false).unwrap());
-        assert_eq!(grants(&queue), [9000 + CREDIT_LOW_BYTES]);
+        // What was consumed, and a window that has doubled: it was consumed at once.
+        assert_eq!(grants(&queue), [9000 + 2 * CREDIT_LOW_BYTES]);
     }
 
     #[test]

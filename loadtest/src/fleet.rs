@@ -1,6 +1,12 @@
 //! Real clients, as many as wanted, over a few sockets.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -10,6 +16,10 @@ use crate::target::{Gateway, Target};
 
 /// A machine that makes thousands of connections at once is slow to make each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Tries to connect: a burst of handshakes may overflow a socket's buffer again and again for one
+/// of them, which is no fault to stop for, but one to tell.
+const TRIES: u32 = 5;
 
 /// What carries the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,6 +54,7 @@ pub struct Fleet {
     connectors: Vec<Connector>,
     gateways: Vec<Gateway>,
     mix: Mix,
+    again: Arc<AtomicU32>,
 }
 
 impl Fleet {
@@ -51,7 +62,8 @@ impl Fleet {
     pub fn new(target: &Target, mix: Mix, sockets: u32) -> Result<Self> {
         let connectors = (0..sockets).map(|_| Connector::new(&target.trust));
         let connectors = connectors.collect::<Result<_, _>>()?;
-        Ok(Self { connectors, gateways: target.gateways.clone(), mix })
+        let (gateways, again) = (target.gateways.clone(), Arc::default());
+        Ok(Self { connectors, gateways, mix, again })
     }
 
     /// Connects and logs in client number `n`, a user of its own.
@@ -62,10 +74,25 @@ impl Fleet {
         let turn = n as usize;
         let connector = self.connectors[turn % self.connectors.len()].clone();
         let config = self.config(turn, format!("member-{n:05}"));
+        let again = Arc::clone(&self.again);
         async move {
+            for _ in 1..TRIES {
+                match Client::connect_through(&connector, config.clone()).await {
+                    Err(error) if error.may_retry() => {
+                        tracing::info!(%error, "connecting again");
+                        again.fetch_add(1, Relaxed);
+                    }
+                    result => return result.with_context(|| config.server),
+                }
+            }
             let server = config.server.clone();
             Client::connect_through(&connector, config).await.with_context(|| server)
         }
+    }
+
+    /// How often connecting had to be tried again so far.
+    pub fn tried_again(&self) -> u32 {
+        self.again.load(Relaxed)
     }
 
     fn config(&self, turn: usize, user: String) -> ClientConfig {

@@ -112,6 +112,7 @@ async fn hold(args: &Args) -> Result<Report> {
     report.cost(server.used()?, generator.used()?, rss_bytes, target.rss_bytes_at_start);
     report.detail("sockets", args.sockets);
     report.detail("connecting_secs", connecting.as_secs_f64());
+    report.detail("connecting_tried_again", fleet.tried_again());
     let disturbed = disturbed.load(Relaxed);
     if disturbed > 0 {
         report.problems.push(format!("{disturbed} times a connection, Session or room was lost"));

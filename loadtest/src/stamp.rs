@@ -1,6 +1,6 @@
 //! What a payload says about itself: who sent it, as which of its messages, and when.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{BufMut, BytesMut};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -10,16 +10,28 @@ pub const STAMP_BYTES: usize = 16;
 
 /// One monotonic clock for all senders and receivers of a run: they are in one process.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock {
+    start: Instant,
+    start_unix: Duration,
+}
 
 impl Clock {
     pub fn start() -> Self {
-        Self(Instant::now())
+        let start_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), start_unix }
+    }
+
+    /// Milliseconds from `sent_ns` to a time of day in milliseconds since 1970, of a server on this
+    /// machine; good to a millisecond or two.
+    pub fn until_unix_ms(self, sent_ns: u64, unix_ms: u64) -> u64 {
+        let sent = self.start_unix + Duration::from_nanos(sent_ns);
+        let until = Duration::from_millis(unix_ms).saturating_sub(sent);
+        u64::try_from(until.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Nanoseconds from the start to `instant`.
     pub fn at_ns(self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.0);
+        let since = instant.saturating_duration_since(self.start);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 

@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 /// process is not scheduled.
 const NOTSENT_BYTES: u32 = 16 * 1024;
 
-/// A TCP peer that acknowledges nothing for this long is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// A TCP peer that acknowledges nothing for this long is gone. Longer than half a minute: a client
+/// that does not read for so long (a phone call) has a closed window, and must not be cut for it.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Asked of the kernel for the sockets that all QUIC connections share; it grants what
 /// `net.core.rmem_max` allows. A burst for a room of 500 is 25 MB a second.

@@ -10,6 +10,9 @@ use super::{
     policy::ChatPolicy, senders::Verdict,
 };
 
+/// Messages that make a batch a large one: some packets of them for each member.
+const LARGE_BATCH: usize = 32;
+
 /// The chat of a room.
 #[derive(Debug)]
 pub(crate) struct Chat {
@@ -23,6 +26,9 @@ pub(crate) struct Chat {
     waiting: Vec<Candidate>,
     waiting_bytes: usize,
     flushed: Option<Duration>,
+    /// From one batch to the next: `batch`, and up to three times that after a large one. A
+    /// batch costs a packet for each member, however little is in it.
+    pause: Duration,
     batch: Duration,
     /// Reused between ticks.
     speakers: Vec<usize>,
@@ -52,6 +58,7 @@ impl Chat {
             waiting: Vec::new(),
             waiting_bytes: 0,
             flushed: None,
+            pause: config.chat_batch,
             batch: config.chat_batch,
             speakers: Vec::new(),
             chosen: Vec::new(),
@@ -77,7 +84,7 @@ impl Chat {
 
     /// When the next batch is to be forwarded: at once after a pause.
     pub(crate) fn due(&self) -> Option<Duration> {
-        let due = self.flushed.map_or(Duration::ZERO, |flushed| flushed + self.batch);
+        let due = self.flushed.map_or(Duration::ZERO, |flushed| flushed + self.pause);
         (!self.waiting.is_empty()).then_some(due)
     }
 
@@ -148,6 +155,7 @@ impl Room {
         chat.policy.choose(now.since_start, &chat.speakers, &mut chat.chosen);
         let forwarded = chat.chosen.iter().filter(|yes| **yes).count();
         chat.shed += (waiting.len() - forwarded) as u64;
+        chat.pause = chat.batch * if forwarded > LARGE_BATCH { 3 } else { 1 };
         let first = chat.head().next();
         let mut frames = BytesMut::new();
         let mut ends = Vec::with_capacity(forwarded);

@@ -87,12 +87,16 @@ fn outgoing(class: Class, payload: Bytes) -> Outgoing {
     }
 }
 
-/// Connects everyone, and has them join and read.
-pub async fn gather(args: &Args, target: &Target, shared: &Arc<Shared>) -> Result<Vec<Arc<Member>>> {
+/// Connects everyone, and has them join and read. Also how often connecting had to be tried again.
+pub async fn gather(
+    args: &Args,
+    target: &Target,
+    shared: &Arc<Shared>,
+) -> Result<(Vec<Arc<Member>>, u32)> {
     let fleet = Fleet::new(target, args.transport, args.sockets)?;
     let rooms: Vec<Arc<str>> = (0..args.rooms).map(|n| room_name(n).into()).collect();
     let members = args.load.members;
-    drive::connect_all(members * args.rooms, |n| {
+    let members = drive::connect_all(members * args.rooms, |n| {
         let (room, index) = (n / members, n % members);
         let name = Arc::clone(&rooms[room as usize]);
         let connecting = fleet.connect(n);
@@ -109,5 +113,6 @@ pub async fn gather(args: &Args, target: &Target, shared: &Arc<Shared>) -> Resul
             Ok(Arc::new(Member { index, stalls, client, room, reading, sent, filler }))
         }
     })
-    .await
+    .await?;
+    Ok((members, fleet.tried_again()))
 }

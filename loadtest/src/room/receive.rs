@@ -79,7 +79,9 @@ impl Ears {
         });
         match known {
             Some(stamp) if message.class == Class::Signal && self.stop.is_none() => {
-                self.shared.phases.record(stamp.sent_ns, now_ns);
+                let clock = self.shared.audit.clock;
+                let up_ms = clock.until_unix_ms(stamp.sent_ns, message.time_ms);
+                self.shared.phases.record(stamp.sent_ns, now_ns, up_ms.saturating_mul(1000));
             }
             Some(_) => {}
             None => self.shared.problems.add(|| {

@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use anyhow::Result;
 use edgeway_client::Class;
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ pub struct Ran {
 pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
     let mut target = Target::open(&args.target, !args.policy_on).await?;
     let shared = Arc::new(Shared::default());
-    let members = members::gather(args, &target, &shared).await?;
+    let (members, tried_again) = members::gather(args, &target, &shared).await?;
     if args.warmup {
         send::warm_up(&members, &args.load).await;
     }
@@ -49,6 +50,7 @@ pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
     .await?;
     target.check()?;
     let ran = talk.report(report, &target, &cost, wrote).await?;
+    report.run(&[("connecting_tried_again", json!(tried_again))]);
     if let Some(stall) = stall {
         stall.report(report, args).await?;
     }
@@ -152,7 +154,8 @@ impl Talk<'_> {
             ("server_cores", json!(cost.server.cores())),
             ("generator_cores", json!(cost.generator.cores())),
             ("wall_secs", json!(cost.server.wall.as_secs_f64())),
-            ("signal_ms", signals(shared)),
+            ("signal_ms", signals(shared, |[whole, _]| whole)),
+            ("signal_up_ms", signals(shared, |[_, up]| up)),
             ("chat_p99_ms", json!(p99(shared, Class::Chat))),
             ("frame_bytes", json!(ran.frame_bytes)),
             ("messages_per_write", json!(ran.messages_per_write)),
@@ -198,9 +201,11 @@ impl Progress for Talk<'_> {
     }
 }
 
-fn signals(shared: &Shared) -> Value {
+type Way = Histogram<u64>;
+
+fn signals(shared: &Shared, of: impl Fn(&[Way; 2]) -> &Way) -> Value {
     let phases = shared.phases.all().into_iter();
-    let latencies = phases.map(|(name, all)| (name.to_owned(), json!(Latency::of(&all))));
+    let latencies = phases.map(|(name, both)| (name.to_owned(), json!(Latency::of(of(&both)))));
     Value::Object(latencies.collect::<Map<_, _>>())
 }
 

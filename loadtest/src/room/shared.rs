@@ -47,26 +47,28 @@ impl Default for Shared {
 pub struct Phases {
     /// Names and beginnings, in nanoseconds of the run's clock, in order.
     starts: OnceLock<Vec<(&'static str, u64)>>,
-    latency_us: Mutex<Vec<Histogram<u64>>>,
+    latency_us: Mutex<Vec<[Histogram<u64>; 2]>>,
 }
 
 impl Phases {
     /// To be called once, before the first signal.
     pub fn plan(&self, starts: Vec<(&'static str, u64)>) {
-        *self.latency_us.lock() = starts.iter().map(|_| histogram()).collect();
+        *self.latency_us.lock() = starts.iter().map(|_| [histogram(), histogram()]).collect();
         self.starts.get_or_init(|| starts);
     }
 
-    pub fn record(&self, sent_ns: u64, now_ns: u64) {
+    /// A signal came, which the server had accepted `up_us` after it was sent.
+    pub fn record(&self, sent_ns: u64, now_ns: u64, up_us: u64) {
         let Some(starts) = self.starts.get() else { return };
         let Some(phase) = starts.iter().rposition(|(_, start)| *start <= sent_ns) else { return };
-        if let Some(histogram) = self.latency_us.lock().get_mut(phase) {
-            histogram.saturating_record(now_ns.saturating_sub(sent_ns) / 1000);
+        if let Some([whole, up]) = self.latency_us.lock().get_mut(phase) {
+            whole.saturating_record(now_ns.saturating_sub(sent_ns) / 1000);
+            up.saturating_record(up_us);
         }
     }
 
-    /// Each phase with its latencies.
-    pub fn all(&self) -> Vec<(&'static str, Histogram<u64>)> {
+    /// Each phase with its latencies: the whole way, and the way to the server.
+    pub fn all(&self) -> Vec<(&'static str, [Histogram<u64>; 2])> {
         let names = self.starts.get().into_iter().flatten().map(|(name, _)| *name);
         names.zip(self.latency_us.lock().iter().cloned()).collect()
     }
@@ -108,9 +110,10 @@ mod tests {
         let phases = Phases::default();
         phases.plan(vec![("alone", 100), ("load", 200)]);
         for sent_ns in [50, 100, 199, 200, 9999] {
-            phases.record(sent_ns, sent_ns + 5000);
+            phases.record(sent_ns, sent_ns + 5000, 2);
         }
-        let counts: Vec<_> = phases.all().into_iter().map(|(name, all)| (name, all.len())).collect();
+        let counts = phases.all().into_iter().map(|(name, [whole, _])| (name, whole.len()));
+        let counts: Vec<_> = counts.collect();
         assert_eq!(counts, [("alone", 2), ("load", 2)]);
     }
 

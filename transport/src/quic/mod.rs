@@ -34,7 +34,7 @@ use crate::{
 const SILENT_STREAM: Duration = Duration::from_secs(10);
 
 /// Chunks read before other tasks get a turn.
-const READ_BUDGET: usize = 64;
+const READ_BUDGET: usize = 12;
 
 /// Stream priorities, strict between levels: control, then the classes in their order.
 fn priority(lane: Lane) -> i32 {
