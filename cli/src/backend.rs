@@ -62,13 +62,12 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
     set_data_dir(&mut file, args.data_dir);
     set_http(&mut file, args.http);
     let roles = args.roles;
-    serve::with_settings(file, Use::Backend(roles), log, |settings| backend(settings, roles))
+    serve::with_settings(file, Use::Backend(roles), log, |settings, server| backend(settings, roles, server))
 }
 
-async fn backend(settings: Settings, roles: Roles) -> anyhow::Result<()> {
+async fn backend(settings: Settings, roles: Roles, mut server: Server) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
-    let mut server = Server::default();
     let grpc = server.add_backend(settings.backend, roles).await?;
     let http = server.add_http(settings.process.http, metrics).await?;
     let running = server.start();

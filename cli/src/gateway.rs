@@ -46,10 +46,9 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
     serve::with_settings(file, Use::Gateway, log, gateway)
 }
 
-async fn gateway(settings: Settings) -> anyhow::Result<()> {
+async fn gateway(settings: Settings, mut server: Server) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
-    let mut server = Server::default();
     let clients = server.add_gateway(settings.gateway.config()?)?;
     let http = server.add_http(settings.process.http, metrics).await?;
     let running = server.start();

@@ -6,7 +6,10 @@ use anyhow::Context;
 use edgeway_backend::{Backend, Roles};
 use edgeway_gateway::Gateway;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinHandle;
+use tokio::{
+    runtime::{Handle, Runtime},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,7 +32,7 @@ pub fn with_settings<F>(
     file: File,
     purpose: Use,
     log: Option<&str>,
-    serve: impl FnOnce(Settings) -> F,
+    serve: impl FnOnce(Settings, Server) -> F,
 ) -> Outcome
 where
     F: Future<Output = anyhow::Result<()>>,
@@ -39,20 +42,28 @@ where
     for note in &settings.notes {
         tracing::warn!("{note}");
     }
-    Ok(runtime(&settings.process)?.block_on(serve(settings))?)
+    let core = runtime("core", &settings.process)?;
+    // Thousands of connections that all have something to do fill a runtime's queue. Rooms and
+    // links do not stand in it: the system shares the cores between the threads of the two.
+    let edge = runtime("edge", &settings.process)?;
+    let server = Server::new(edge.handle().clone());
+    let outcome = core.block_on(serve(settings, server));
+    edge.shutdown_background();
+    Ok(outcome?)
 }
 
-fn runtime(process: &Process) -> anyhow::Result<tokio::runtime::Runtime> {
+fn runtime(name: &str, process: &Process) -> anyhow::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = process.threads {
         builder.worker_threads(threads);
     }
-    builder.enable_all().build().context("cannot start the runtime")
+    builder.thread_name(name).enable_all().build().context("cannot start the runtime")
 }
 
 /// A process whose sockets are bound.
-#[derive(Default)]
 pub struct Server {
+    /// Where connections run; all else runs on the current runtime.
+    edge: Handle,
     gateway: Option<Gateway>,
     backend: Option<Backend>,
     http: Option<Http>,
@@ -73,6 +84,10 @@ struct Task {
 }
 
 impl Server {
+    fn new(edge: Handle) -> Self {
+        Self { edge, gateway: None, backend: None, http: None }
+    }
+
     /// Opens the store and binds the backend; gives where it listens.
     ///
     /// # Errors
@@ -96,7 +111,11 @@ impl Server {
         &mut self,
         config: edgeway_gateway::config::Config,
     ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
-        let gateway = Gateway::bind(config).map_err(with_hint)?;
+        let bound = {
+            let _edge = self.edge.enter();
+            Gateway::bind(config)
+        };
+        let gateway = bound.map_err(with_hint)?.links_on(Handle::current());
         let addrs = [
             ("quic", gateway.quic_addr()),
             ("tcp", gateway.tcp_addr()),
@@ -124,21 +143,22 @@ impl Server {
 
     /// Begins to serve.
     pub fn start(self) -> Running {
-        let Self { gateway, backend, http } = self;
+        let Self { edge, gateway, backend, http } = self;
         let ready = ready(gateway.as_ref(), backend.as_ref());
         let broken = CancellationToken::new();
+        let core = Handle::current();
         let mut running = Running { ready: Arc::clone(&ready), tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {
-            running.spawn("gateway", |stop| async {
+            running.spawn("gateway", &edge, |stop| async {
                 gateway.run(stop).await;
                 Ok(())
             });
         }
         if let Some(backend) = backend {
-            running.spawn("backend", |stop| async { Ok(backend.run(stop).await?) });
+            running.spawn("backend", &core, |stop| async { Ok(backend.run(stop).await?) });
         }
         if let Some(http) = http {
-            running.spawn("http", |stop| async {
+            running.spawn("http", &core, |stop| async {
                 http.serve(ready, stop).await;
                 Ok(())
             });
@@ -157,14 +177,18 @@ fn ready(gateway: Option<&Gateway>, backend: Option<&Backend>) -> Ready {
 }
 
 impl Running {
-    fn spawn<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
-    where
+    fn spawn<F>(
+        &mut self,
+        name: &'static str,
+        runtime: &Handle,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let stop = CancellationToken::new();
         let part = run(stop.clone());
         let ended = self.broken.clone().drop_guard();
-        let task = tokio::spawn(async move {
+        let task = runtime.spawn(async move {
             let _ended = ended;
             part.await
         });

@@ -60,7 +60,7 @@ struct Welcome {
     for_development: bool,
 }
 
-async fn up(settings: Settings) -> anyhow::Result<()> {
+async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
     let Settings { process, mut gateway, backend, .. } = settings;
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
@@ -72,7 +72,6 @@ async fn up(settings: Settings) -> anyhow::Result<()> {
         gateway = gateway.with_tls(&certs.cert_pem, &certs.key_pem);
         ca = Some(certs.ca_path);
     }
-    let mut server = Server::default();
     let roles_at = server.add_backend(backend, Roles::all()).await?;
     let clients = server.add_gateway(gateway.with_roles_at(roles_at).config()?)?;
     let http = server.add_http(process.http, metrics).await?;

@@ -81,11 +81,12 @@ impl Client {
     /// # Errors
     /// Says whose fault it is, and whether another try may help.
     pub async fn connect(config: ClientConfig) -> Result<(Self, Events), ConnectError> {
-        let connector = Connector::new(&config.trust)?;
+        let connector = Connector::bound(&config.trust, config.bind)?;
         Self::connect_through(&connector, config).await
     }
 
-    /// The same, sharing a socket and TLS with other clients. `config.trust` is not looked at.
+    /// The same, sharing a socket and TLS with other clients. `config.trust` and `config.bind` are not
+    /// looked at.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
@@ -216,6 +217,13 @@ impl Client {
     /// changed, or is there again.
     pub fn reconnect(&self) {
         self.guard.shared.ask_reconnect();
+    }
+
+    /// For when the system says that the network has changed. A QUIC connection goes on from a new
+    /// socket and says so at once, and so do those of other clients that share its [`Connector`];
+    /// any other connection is made anew.
+    pub fn network_changed(&self) {
+        self.guard.shared.ask_move();
     }
 
     /// Closes the client, for all its handles. Messages without an ack are given up: wait for those that

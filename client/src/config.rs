@@ -1,6 +1,6 @@
 //! What a client is told before it connects.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// Whom the client trusts to be the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub struct ClientConfig {
     pub trust: Trust,
     /// What carries the connection.
     pub transport: TransportChoice,
+    /// The address of this machine that all sockets use, for a machine with several networks; `None`
+    /// leaves it to the system. TCP in the clear does not look at it.
+    pub bind: Option<IpAddr>,
     /// With [`TransportChoice::Auto`], how long QUIC runs alone before TCP starts too.
     pub head_start: Duration,
     /// Sends signals and strokes again as datagrams where the path loses packets, and asks the
@@ -109,6 +112,7 @@ impl ClientConfig {
             server_name: None,
             trust: Trust::Web,
             transport: TransportChoice::Auto,
+            bind: None,
             head_start: Duration::from_millis(300),
             repair: true,
             login,

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
 struct Asked {
     close: bool,
     reconnect: bool,
+    /// The network has changed.
+    moved: bool,
     transport: Option<Transport>,
     user: String,
 }
@@ -168,6 +170,15 @@ impl Shared {
     pub(crate) fn ask_reconnect(&self) {
         self.asked.lock().reconnect = true;
         self.control.notify_one();
+    }
+
+    pub(crate) fn ask_move(&self) {
+        self.asked.lock().moved = true;
+        self.control.notify_one();
+    }
+
+    pub(crate) fn take_move(&self) -> bool {
+        std::mem::take(&mut self.asked.lock().moved)
     }
 
     pub(crate) fn close_asked(&self) -> bool {

@@ -39,6 +39,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest random part of coming back when a server goes away.
 const GO_AWAY_JITTER: Duration = Duration::from_secs(5);
 
+/// The token of the ping after a move. The app's own begin at 1.
+const MOVED_TOKEN: u64 = 0;
+
 /// Keeps one client connected.
 pub(crate) struct Supervisor {
     pub(crate) shared: Arc<Shared>,
@@ -127,7 +130,7 @@ impl Supervisor {
                 return false;
             }
             // Asked to connect at once: the network is there again.
-            if self.shared.take_reconnect() {
+            if self.shared.take_reconnect() || self.shared.take_move() {
                 self.shared.queue.drained().await;
                 return true;
             }
@@ -184,6 +187,9 @@ impl Supervisor {
             if shared.take_reconnect() {
                 break again("asked by the app".into());
             }
+            if shared.take_move() && !self.follow(transport) {
+                break again("the network changed".into());
+            }
             if going.is_none()
                 && let Some(away) = shared.with(crate::core::Core::take_going_away)
             {
@@ -229,6 +235,14 @@ impl Supervisor {
         shared.set_connection(None, None);
         shared.with(crate::core::Core::disconnected);
         after
+    }
+
+    /// Takes the connection to the network that is there now. False where it cannot follow.
+    fn follow(&self, transport: Transport) -> bool {
+        transport == Transport::Quic
+            && self.connector.rebind().is_ok()
+            // Waits for no answer: it only has the server learn the new address.
+            && self.shared.with(|core| core.ping(MOVED_TOKEN, None)).is_ok()
     }
 
     /// Closes the connection.

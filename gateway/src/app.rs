@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use edgeway_transport::{QuicListener, Settings, TcpListener};
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
@@ -55,6 +56,7 @@ pub struct Gateway {
     quic: Option<QuicListener>,
     tcp: Option<TcpListener>,
     plain: Option<TcpListener>,
+    links_on: Option<Handle>,
 }
 
 impl Gateway {
@@ -101,7 +103,7 @@ impl Gateway {
             metrics,
             tracker: TaskTracker::new(),
         };
-        Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain })
+        Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain, links_on: None })
     }
 
     /// Where it listens for QUIC.
@@ -122,6 +124,15 @@ impl Gateway {
         self.plain.as_ref().and_then(|l| l.local_addr().ok())
     }
 
+    /// Runs the links to backends on a runtime of their own. Thousands of connections that all have
+    /// something to do fill a runtime's queue; a signal on its way through the links would stand
+    /// in that queue at each step.
+    #[must_use]
+    pub fn links_on(mut self, runtime: Handle) -> Self {
+        self.links_on = Some(runtime);
+        self
+    }
+
     /// Tells, while it runs, whether clients can be served.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
@@ -134,10 +145,11 @@ impl Gateway {
     /// 3. ends the links, when no Session needs them any more;
     /// 4. waits until the last packets are out.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { ctx, quic, tcp, plain } = self;
+        let Self { ctx, quic, tcp, plain, links_on } = self;
+        let links_on = links_on.unwrap_or_else(Handle::current);
         let (accepting, linked) = (CancellationToken::new(), CancellationToken::new());
         let links = TaskTracker::new();
-        ctx.links.run(&ctx.hub, &links, &linked);
+        ctx.links.run(&ctx.hub, &links, &links_on, &linked);
         let loops = TaskTracker::new();
         if let Some(listener) = quic.clone() {
             loops.spawn(listen::quic(Arc::clone(&ctx), listener, accepting.clone()));

@@ -26,6 +26,14 @@ pub struct ServerArgs {
     pub edgeway: Option<PathBuf>,
 }
 
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Listen {
+    pub quic: SocketAddr,
+    pub tcp: SocketAddr,
+    pub http: SocketAddr,
+}
+
 /// A running `edgeway up`; ended when dropped.
 pub struct Server {
     child: Child,
@@ -43,13 +51,18 @@ pub struct Server {
 impl Server {
     /// Starts it and waits until it is ready. `policy_off` lets all chat through.
     pub async fn start(args: &ServerArgs, policy_off: bool) -> Result<Self> {
-        let program = program(args)?;
-        let dir = TempDir::with_prefix("edgeway-loadtest-").context("no temporary directory")?;
         let [quic, tcp, http] = [free_udp_port()?, free_tcp_port()?, free_tcp_port()?];
+        let more = if policy_off { "\n[rooms]\nchat_per_second = 0\n" } else { "" };
+        let command = Command::new(program(args)?);
+        Self::start_as(command, Listen { quic, tcp, http }, more).await
+    }
+
+    /// Starts it by `command`, which is the program alone. `more` is more of its config.
+    pub async fn start_as(mut command: Command, listen: Listen, more: &str) -> Result<Self> {
+        let dir = TempDir::with_prefix("edgeway-loadtest-").context("no temporary directory")?;
         let config = dir.path().join("edgeway.toml");
-        fs::write(&config, config_text(quic, tcp, http, dir.path(), policy_off))
+        fs::write(&config, config_text(listen, dir.path(), more))
             .with_context(|| format!("cannot write {}", config.display()))?;
-        let mut command = Command::new(&program);
         command.arg("up").arg("--config").arg(&config).current_dir(dir.path());
         let log = dir.path().join("stderr.log");
         let mut child = Child::start("edgeway up", command, &log)?;
@@ -58,6 +71,7 @@ impl Server {
         let ca = dir.path().join("data").join("certs").join("ca.pem");
         let ca_pem =
             fs::read_to_string(&ca).with_context(|| format!("cannot read {}", ca.display()))?;
+        let Listen { quic, tcp, http } = listen;
         Ok(Self { child, quic, tcp, http, ca_pem, dir })
     }
 
@@ -88,7 +102,8 @@ impl Server {
     }
 }
 
-fn program(args: &ServerArgs) -> Result<PathBuf> {
+/// The program that is measured.
+pub fn program(args: &ServerArgs) -> Result<PathBuf> {
     if let Some(path) = &args.edgeway {
         return Ok(path.clone());
     }
@@ -103,18 +118,12 @@ fn program(args: &ServerArgs) -> Result<PathBuf> {
 }
 
 /// The config file. Written as text: what is measured is what a person could write.
-fn config_text(
-    quic: SocketAddr,
-    tcp: SocketAddr,
-    http: SocketAddr,
-    dir: &Path,
-    policy_off: bool,
-) -> String {
+fn config_text(listen: Listen, dir: &Path, more: &str) -> String {
+    let Listen { quic, tcp, http } = listen;
     let data = toml_string(&dir.join("data").to_string_lossy());
-    let rooms = if policy_off { "\n[rooms]\nchat_per_second = 0\n" } else { "" };
     format!(
         "[gateway.listen]\nquic = \"{quic}\"\ntcp = \"{tcp}\"\n\n[http]\nlisten = \"{http}\"\n\n\
-         [backend]\ndata_dir = {data}\n{rooms}"
+         [backend]\ndata_dir = {data}\n{more}"
     )
 }
 
@@ -141,16 +150,15 @@ mod tests {
     #[test]
     fn the_config_is_the_one_a_person_would_write() {
         let addr = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let config = |policy_off| {
-            config_text(addr(1), addr(2), addr(3), Path::new("/tmp/a \"b\""), policy_off)
-        };
+        let listen = Listen { quic: addr(1), tcp: addr(2), http: addr(3) };
+        let config = |more| config_text(listen, Path::new("/tmp/a \"b\""), more);
         assert_eq!(
-            config(true),
+            config("\n[rooms]\nchat_per_second = 0\n"),
             "[gateway.listen]\nquic = \"127.0.0.1:1\"\ntcp = \"127.0.0.1:2\"\n\n\
              [http]\nlisten = \"127.0.0.1:3\"\n\n\
              [backend]\ndata_dir = \"/tmp/a \\\"b\\\"/data\"\n\n\
              [rooms]\nchat_per_second = 0\n"
         );
-        assert!(!config(false).contains("[rooms]"));
+        assert!(!config("").contains("[rooms]"));
     }
 }

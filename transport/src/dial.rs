@@ -1,12 +1,16 @@
 //! Connecting, over either transport.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use edgeway_proto::{CloseCode, Return};
 use parking_lot::Mutex;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::{
@@ -63,6 +67,7 @@ impl DialError {
 pub struct Dialer {
     tls: ClientTls,
     settings: Settings,
+    bind: Option<IpAddr>,
     v4: Mutex<Option<Endpoint>>,
     v6: Mutex<Option<Endpoint>>,
 }
@@ -71,24 +76,52 @@ impl Dialer {
     /// A dialer; sockets are made when they are first needed.
     #[must_use]
     pub fn new(tls: ClientTls, settings: Settings) -> Self {
-        Self { tls, settings, v4: Mutex::new(None), v6: Mutex::new(None) }
+        Self { tls, settings, bind: None, v4: Mutex::new(None), v6: Mutex::new(None) }
+    }
+
+    /// Has all sockets use this address of the machine, to peers of the same address family.
+    #[must_use]
+    pub fn bind(mut self, address: Option<IpAddr>) -> Self {
+        self.bind = address;
+        self
+    }
+
+    /// The address of a new socket for a peer.
+    fn local(&self, to: SocketAddr) -> SocketAddr {
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => [0, 0, 0, 0].into(),
+            SocketAddr::V6(_) => [0u16; 8].into(),
+        };
+        let bind = self.bind.filter(|address| address.is_ipv4() == to.is_ipv4());
+        (bind.unwrap_or(any), 0).into()
     }
 
     fn endpoint(&self, to: SocketAddr) -> Result<Endpoint, DialError> {
-        let (slot, any): (_, SocketAddr) = match to {
-            SocketAddr::V4(_) => (&self.v4, ([0, 0, 0, 0], 0).into()),
-            SocketAddr::V6(_) => (&self.v6, ([0u16; 8], 0).into()),
-        };
+        let slot = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         let mut slot = slot.lock();
         if let Some(endpoint) = &*slot {
             return Ok(endpoint.clone());
         }
-        let socket = socket::udp(any).map_err(DialError::Socket)?;
+        let socket = socket::udp(self.local(to)).map_err(DialError::Socket)?;
         let config = EndpointConfig::default();
         let endpoint = Endpoint::new(config, None, socket, Arc::new(TokioRuntime))
             .map_err(DialError::Socket)?;
         *slot = Some(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// Moves all QUIC connections of this dialer to new sockets: for when the network has changed
+    /// and the path of the old ones may be dead. The connections go on, and say at once where they
+    /// are now. Nothing happens to TCP.
+    ///
+    /// # Errors
+    /// A socket could not be made; the old ones stay.
+    pub fn rebind(&self) -> io::Result<()> {
+        let endpoints = [self.v4.lock().clone(), self.v6.lock().clone()];
+        for endpoint in endpoints.into_iter().flatten() {
+            endpoint.rebind(socket::udp(self.local(endpoint.local_addr()?))?)?;
+        }
+        Ok(())
     }
 
     /// Connects over QUIC. `name` is what the server's certificate must say.
@@ -109,11 +142,20 @@ impl Dialer {
     pub async fn tcp(&self, addr: SocketAddr, name: &str) -> Result<Connection, DialError> {
         let server = ServerName::try_from(name.to_owned())
             .map_err(|_| DialError::Name(name.to_owned()))?;
-        let stream = TcpStream::connect(addr).await.map_err(DialError::Tcp)?;
-        socket::tune(&stream).map_err(DialError::Tcp)?;
+        let stream = self.connect(addr).await.map_err(DialError::Tcp)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls.tcp));
         let stream = tls.connect(server, stream).await.map_err(DialError::Tcp)?;
         Ok(tcp::connection(Stream::Tls(Box::new(stream.into())), addr, Some(false)))
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if self.bind.is_some() {
+            socket.bind(self.local(addr))?;
+        }
+        let stream = socket.connect(addr).await?;
+        socket::tune(&stream)?;
+        Ok(stream)
     }
 
     /// Connects over TCP in the clear, speaking records, or bare frames where `legacy`.

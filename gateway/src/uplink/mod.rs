@@ -18,6 +18,7 @@ use edgeway_proto::{
 };
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
@@ -129,11 +130,17 @@ impl Links {
     }
 
     /// Keeps a link to every backend instance until `shutdown`.
-    pub fn run(self: &Arc<Self>, hub: &Arc<Hub>, tracker: &TaskTracker, shutdown: &CancellationToken) {
+    pub fn run(
+        self: &Arc<Self>,
+        hub: &Arc<Hub>,
+        tracker: &TaskTracker,
+        runtime: &Handle,
+        shutdown: &CancellationToken,
+    ) {
         for node in &self.nodes {
             let (links, node, hub) = (Arc::clone(self), Arc::clone(node), Arc::clone(hub));
             let shutdown = shutdown.clone();
-            tracker.spawn(async move {
+            let keep = async move {
                 tokio::select! {
                     () = links.keep(&node, &hub) => {}
                     () = shutdown.cancelled() => {}
@@ -142,7 +149,8 @@ impl Links {
                     link.control.close();
                     link.bulk.close();
                 }
-            });
+            };
+            tracker.spawn_on(keep, runtime);
         }
     }
 

@@ -161,14 +161,19 @@ pub fn exec(path: &Path, command: &mut Command) -> anyhow::Error {
     let enter = || -> Result<()> {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
             .context("cannot tie this process to its parent")?;
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")
+        self::enter(path)
     };
     match enter() {
         Ok(()) => anyhow!(command.exec())
             .context(format!("cannot start {}", command.get_program().to_string_lossy())),
         Err(error) => error,
     }
+}
+
+/// Moves the calling thread into the namespace at `path`, for good.
+pub fn enter(path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")
 }
 
 /// Runs something that changes the thread it runs on.
