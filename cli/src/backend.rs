@@ -62,7 +62,9 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
     set_data_dir(&mut file, args.data_dir);
     set_http(&mut file, args.http);
     let roles = args.roles;
-    serve::with_settings(file, Use::Backend(roles), log, |settings, server| backend(settings, roles, server))
+    serve::with_settings(file, Use::Backend(roles), log, |settings, server| {
+        backend(settings, roles, server)
+    })
 }
 
 async fn backend(settings: Settings, roles: Roles, mut server: Server) -> anyhow::Result<()> {

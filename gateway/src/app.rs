@@ -100,7 +100,7 @@ impl Gateway {
             routes: config.routes,
             login: config.login,
             turns: Turns::default(),
-            metrics,
+            metrics: Arc::new(metrics),
             tracker: TaskTracker::new(),
         };
         Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain, links_on: None })

@@ -255,11 +255,17 @@ pub fn validate(
     for (kind, backend) in &routes {
         if !backends.contains_key(backend) {
             let known: Vec<_> = backends.keys().map(String::as_str).collect();
-            let problem = format!("backend `{backend}` is not in [backends]; there are: {}", known.join(", "));
+            let problem = format!(
+                "backend `{backend}` is not in [backends]; there are: {}",
+                known.join(", ")
+            );
             check.add(&format!("gateway.routes.{kind}"), problem);
         }
         if kind.is_empty() || kind.len() > edgeway_proto::limits::NAME_BYTES {
-            check.add(&format!("gateway.routes.{kind}"), "a Session type is named by 1 to 128 bytes");
+            check.add(
+                &format!("gateway.routes.{kind}"),
+                "a Session type is named by 1 to 128 bytes",
+            );
         }
     }
     if !backends.contains_key(&raw.login) {
@@ -270,8 +276,14 @@ pub fn validate(
             check.add(&format!("backends.{name}"), "no instance; expected a list of \"host:port\"");
         }
         for node in nodes {
-            if node.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-                check.add(&format!("backends.{name}"), format!("`{node}` is no address; expected host:port"));
+            if node
+                .rsplit_once(':')
+                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+            {
+                check.add(
+                    &format!("backends.{name}"),
+                    format!("`{node}` is no address; expected host:port"),
+                );
             }
         }
     }
@@ -293,7 +305,8 @@ pub fn validate(
 }
 
 fn limits(raw: &RawLimits, check: &mut Checker) -> Limits {
-    let mut range = |key: &str, value, min, max| check.range(&format!("gateway.limits.{key}"), value, min, max);
+    let mut range =
+        |key: &str, value, min, max| check.range(&format!("gateway.limits.{key}"), value, min, max);
     let ms = Duration::from_millis;
     // A frame of the largest size must fit with what is in flight.
     const MIN_OUTBOX: u64 = 128 * 1024;
@@ -302,19 +315,46 @@ fn limits(raw: &RawLimits, check: &mut Checker) -> Limits {
     Limits {
         connections: range("connections", raw.connections, 1, 100_000_000),
         connections_per_ip: range("connections_per_ip", raw.connections_per_ip, 1, 100_000_000),
-        sessions: u8::try_from(range("sessions_per_connection", raw.sessions_per_connection, 1, 63)).unwrap_or(63),
-        outbox_bytes: usize::try_from(range("outbox_bytes", raw.outbox_bytes, MIN_OUTBOX, 64 << 20)).unwrap_or(usize::MAX),
+        sessions: u8::try_from(range(
+            "sessions_per_connection",
+            raw.sessions_per_connection,
+            1,
+            63,
+        ))
+        .unwrap_or(63),
+        outbox_bytes: usize::try_from(range(
+            "outbox_bytes",
+            raw.outbox_bytes,
+            MIN_OUTBOX,
+            64 << 20,
+        ))
+        .unwrap_or(usize::MAX),
         uplink_credit: [
             range("credit_signal_bytes", raw.credit_signal_bytes, 1024, MAX_CREDIT),
             range("credit_binary_bytes", raw.credit_binary_bytes, 1024, MAX_CREDIT),
             range("credit_chat_bytes", raw.credit_chat_bytes, 1024, MAX_CREDIT),
         ],
-        handshake_timeout: ms(range("handshake_timeout_ms", raw.handshake_timeout_ms, 100, HOUR_MS)),
+        handshake_timeout: ms(range(
+            "handshake_timeout_ms",
+            raw.handshake_timeout_ms,
+            100,
+            HOUR_MS,
+        )),
         login_timeout: ms(range("login_timeout_ms", raw.login_timeout_ms, 100, HOUR_MS)),
         idle_timeout: ms(range("idle_timeout_ms", raw.idle_timeout_ms, 1000, HOUR_MS)),
         rates: Rates {
-            bytes_per_second: range("user_bytes_per_second", raw.user_bytes_per_second, 1, u64::MAX),
-            frames_per_second: range("user_frames_per_second", raw.user_frames_per_second, 1, u64::MAX),
+            bytes_per_second: range(
+                "user_bytes_per_second",
+                raw.user_bytes_per_second,
+                1,
+                u64::MAX,
+            ),
+            frames_per_second: range(
+                "user_frames_per_second",
+                raw.user_frames_per_second,
+                1,
+                u64::MAX,
+            ),
         },
         drain: ms(range("drain_ms", raw.drain_ms, 0, HOUR_MS)),
     }

@@ -100,7 +100,8 @@ pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
     let conn = Arc::new(Conn::new(&ctx, &connection));
     let _registered = ctx.registry.add(&conn);
     let sender = connection.sender;
-    let writer = writer::run(sender, Arc::clone(&conn.outbox), ctx.turns.clone());
+    let outbox = Arc::clone(&conn.outbox);
+    let writer = writer::run(sender, outbox, ctx.turns.clone(), Arc::clone(&ctx.metrics));
     let mut writer = Abort(tokio::spawn(writer));
     let mut reader = Reader::new(Arc::clone(&ctx), Arc::clone(&conn));
     let end = tokio::select! {

@@ -29,7 +29,7 @@ pub struct Context {
     /// Whose turn it is to write chat.
     pub turns: Turns,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Every task of the gateway.
     pub tracker: TaskTracker,
 }

@@ -13,7 +13,12 @@ use tonic::Streaming;
 use crate::hub::Hub;
 
 /// Deals with one stream until it ends; says how it ended.
-pub async fn run(mut stream: Streaming<Down>, link: u64, kind: link::Stream, hub: Arc<Hub>) -> String {
+pub async fn run(
+    mut stream: Streaming<Down>,
+    link: u64,
+    kind: link::Stream,
+    hub: Arc<Hub>,
+) -> String {
     let classes = match kind {
         link::Stream::Control => &[Class::Signal][..],
         link::Stream::Bulk => &[Class::Binary, Class::Chat],
@@ -120,7 +125,9 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
 }
 
 fn class(n: i32) -> Result<Class, String> {
-    link::Class::try_from(n).map(Class::from).map_err(|_| format!("class {n}; there are 0, 1 and 2"))
+    link::Class::try_from(n)
+        .map(Class::from)
+        .map_err(|_| format!("class {n}; there are 0, 1 and 2"))
 }
 
 /// Counts frames. A backend that sends half a frame, or one of the gateway's own, would break
@@ -132,7 +139,9 @@ fn check_frames(frames: &Bytes) -> Result<u32, String> {
             return Err(format!("a frame of kind 0x{kind:02x}; those of backends begin at 0x40"));
         }
         match measure(rest) {
-            Ok(Some((header, body))) if rest.len() >= header + body => rest = &rest[header + body..],
+            Ok(Some((header, body))) if rest.len() >= header + body => {
+                rest = &rest[header + body..]
+            }
             Ok(_) => return Err("frames that end inside a frame".into()),
             Err(e) => return Err(e.to_string()),
         }

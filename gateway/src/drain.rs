@@ -39,7 +39,12 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
                 // The question who it is has a time-out of its own.
                 let asked = conn.asked.load(Ordering::Acquire);
                 if !asked && conn.since.elapsed() > ctx.limits.login_timeout {
-                    conn.close(&ctx, CloseCode::LoginTimeout, "no login within the time allowed", 0);
+                    conn.close(
+                        &ctx,
+                        CloseCode::LoginTimeout,
+                        "no login within the time allowed",
+                        0,
+                    );
                 }
             // QUIC has an idle time-out of its own.
             } else if conn.transport == Transport::Tcp && conn.silence() > ctx.limits.idle_timeout {
@@ -58,7 +63,12 @@ pub async fn drain(ctx: &Context) {
         if conn.logged_in.load(Ordering::Acquire) {
             conn.outbox.push_control(go.clone());
         } else {
-            conn.close(ctx, CloseCode::GoingAway, "the server is shutting down", reconnect_after_ms);
+            conn.close(
+                ctx,
+                CloseCode::GoingAway,
+                "the server is shutting down",
+                reconnect_after_ms,
+            );
         }
     }
     let empty = async {
@@ -68,7 +78,12 @@ pub async fn drain(ctx: &Context) {
     };
     if tokio::time::timeout(ctx.limits.drain, empty).await.is_err() {
         for conn in ctx.registry.all() {
-            conn.close(ctx, CloseCode::GoingAway, "the server is shutting down", reconnect_after_ms);
+            conn.close(
+                ctx,
+                CloseCode::GoingAway,
+                "the server is shutting down",
+                reconnect_after_ms,
+            );
         }
     }
 }

@@ -71,7 +71,12 @@ pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
 ///
 /// # Errors
 /// How the connection is to be closed.
-pub async fn login(links: &Links, backend: &str, login: Login, remote: String) -> Result<Accepted, Closing> {
+pub async fn login(
+    links: &Links,
+    backend: &str,
+    login: Login,
+    remote: String,
+) -> Result<Accepted, Closing> {
     let request = LoginRequest {
         method: login.method,
         user: login.user.to_string(),

@@ -175,7 +175,15 @@ impl Hub {
 
     /// Subscribes a Session to a class of a group, from `head` on. `have` is what the client has;
     /// where that is less, it is behind.
-    pub fn subscribe(&self, link: u64, id: u64, group: u64, class: Class, head: Seq, have: Option<Seq>) {
+    pub fn subscribe(
+        &self,
+        link: u64,
+        id: u64,
+        group: u64,
+        class: Class,
+        head: Seq,
+        have: Option<Seq>,
+    ) {
         let Some(session) = self.session(id) else { return };
         let mut entry = self.group_or_new(group);
         let mut g = entry.lock();

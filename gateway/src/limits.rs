@@ -89,7 +89,10 @@ mod tests {
         assert_eq!(bucket.take(1900, 1), None);
         let until = bucket.take(3000, 1).expect("4,900 bytes at once is above 2,000");
         let wait = until - Instant::now();
-        assert!(wait > Duration::from_millis(2500) && wait < Duration::from_millis(2901), "{wait:?}");
+        assert!(
+            wait > Duration::from_millis(2500) && wait < Duration::from_millis(2901),
+            "{wait:?}"
+        );
     }
 
     #[test]

@@ -60,7 +60,9 @@ pub async fn tcp(ctx: Arc<Context>, listener: TcpListener, shutdown: Cancellatio
 
 async fn serve(
     ctx: Arc<Context>,
-    handshake: impl Future<Output = Result<edgeway_transport::Connection, edgeway_transport::AcceptError>>,
+    handshake: impl Future<
+        Output = Result<edgeway_transport::Connection, edgeway_transport::AcceptError>,
+    >,
     admission: Admission,
 ) {
     // Boxed: its state is large and short-lived, and this task lives as long as the connection.

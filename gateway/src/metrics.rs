@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 pub struct Metrics {
     delivered: [Counter; 3],
     behind: [Counter; 3],
+    writes: [Counter; 3],
     shed: Counter,
     uplink: [Counter; 3],
     uplink_shed: Counter,
@@ -29,10 +30,12 @@ impl std::fmt::Debug for Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         describe();
-        let per_class = |name: &'static str| Class::ALL.map(|c| counter!(name, "class" => c.name()));
+        let per_class =
+            |name: &'static str| Class::ALL.map(|c| counter!(name, "class" => c.name()));
         Self {
             delivered: per_class("edgeway_gateway_deliveries_total"),
             behind: per_class("edgeway_gateway_behind_total"),
+            writes: per_class("edgeway_gateway_writes_total"),
             uplink: per_class("edgeway_gateway_uplink_frames_total"),
             shed: counter!("edgeway_gateway_chat_shed_total"),
             uplink_shed: counter!("edgeway_gateway_uplink_shed_total"),
@@ -45,17 +48,33 @@ impl Default for Metrics {
 
 fn describe() {
     describe_counter!("edgeway_gateway_deliveries_total", "messages pushed to an outbox, by class");
-    describe_counter!("edgeway_gateway_behind_total", "members that fell behind: their outbox was full");
+    describe_counter!(
+        "edgeway_gateway_behind_total",
+        "members that fell behind: their outbox was full"
+    );
+    describe_counter!(
+        "edgeway_gateway_writes_total",
+        "times that frames were handed to a transport, by class"
+    );
     describe_counter!("edgeway_gateway_chat_shed_total", "chat messages shed at a full outbox");
-    describe_counter!("edgeway_gateway_uplink_frames_total", "frames passed on to backends, by class");
+    describe_counter!(
+        "edgeway_gateway_uplink_frames_total",
+        "frames passed on to backends, by class"
+    );
     describe_counter!("edgeway_gateway_uplink_shed_total", "chat frames shed at a full link");
-    describe_counter!("edgeway_gateway_refused_total", "connections refused before login, by reason");
+    describe_counter!(
+        "edgeway_gateway_refused_total",
+        "connections refused before login, by reason"
+    );
     describe_counter!("edgeway_gateway_closed_total", "connections closed by the gateway, by code");
     describe_counter!("edgeway_gateway_link_lost_total", "links to backends that were lost");
     describe_gauge!("edgeway_gateway_connections", "connections that are open, by transport");
     describe_gauge!("edgeway_gateway_sessions", "Sessions that are open");
     describe_gauge!("edgeway_gateway_groups", "groups that have members on this gateway");
-    describe_gauge!("edgeway_gateway_link_bytes", "bytes that wait for a link, by backend and stream");
+    describe_gauge!(
+        "edgeway_gateway_link_bytes",
+        "bytes that wait for a link, by backend and stream"
+    );
 }
 
 impl Metrics {
@@ -65,6 +84,11 @@ impl Metrics {
         if shed > 0 {
             self.shed.increment(u64::from(shed));
         }
+    }
+
+    /// Frames were handed to a transport.
+    pub fn written(&self, class: Class) {
+        self.writes[class.index()].increment(1);
     }
 
     /// A member fell behind.

@@ -95,7 +95,9 @@ impl Reader {
         if self.phase != Phase::Login {
             return Err(Stop::new(CloseCode::Protocol, "a second Login"));
         }
-        if login.user.len() > NAME_BYTES || login.device.is_empty() || login.device.len() > NAME_BYTES
+        if login.user.len() > NAME_BYTES
+            || login.device.is_empty()
+            || login.device.len() > NAME_BYTES
         {
             let reason = "user must be at most 128 bytes, device 1 to 128 bytes";
             return Err(Stop::new(CloseCode::LoginFailed, reason));
@@ -143,7 +145,8 @@ impl Reader {
         if frame.kind == Open::KIND {
             let open = Open::parse(frame.body)?;
             if open.session != u64::from(lane.session) {
-                let reason = format!("Open of Session {} on a lane of {}", open.session, lane.session);
+                let reason =
+                    format!("Open of Session {} on a lane of {}", open.session, lane.session);
                 return Err(Stop::new(CloseCode::Protocol, reason));
             }
             return sessions.open(lane.session, open, frame.whole.len());
@@ -157,8 +160,10 @@ impl Reader {
             Frame::CloseSession(_) => sessions.closed_by_client(lane.session),
             Frame::CaughtUp(c) => sessions.caught_up(lane, &c, frame.whole.len()),
             _ => {
-                let reason =
-                    format!("a frame of kind 0x{:02x} does not belong on a Session's lane", frame.kind);
+                let reason = format!(
+                    "a frame of kind 0x{:02x} does not belong on a Session's lane",
+                    frame.kind
+                );
                 return Err(Stop::new(CloseCode::Protocol, reason));
             }
         }
@@ -171,11 +176,7 @@ impl Sink for Reader {
         if self.conn.closing.load(Ordering::Acquire) {
             return Ok(());
         }
-        if lane.is_control() {
-            self.control(&frame)
-        } else {
-            self.session(lane, frame)
-        }
+        if lane.is_control() { self.control(&frame) } else { self.session(lane, frame) }
     }
 
     fn flush(&mut self) {

@@ -107,7 +107,8 @@ impl Sessions {
             return self.reopen(number, bytes);
         }
         self.count_before_login(bytes)?;
-        let in_use = |s: &Slot| !s.over && !s.upstream.as_ref().is_some_and(|u| u.registration.is_closed());
+        let in_use =
+            |s: &Slot| !s.over && !s.upstream.as_ref().is_some_and(|u| u.registration.is_closed());
         let same_kind = self.slots.iter().any(|s| s.open.kind == open.kind && in_use(s));
         let open_now = self.slots.iter().filter(|s| in_use(s)).count();
         self.conn.outbox.with(|p| p.open(number));
@@ -118,7 +119,8 @@ impl Sessions {
             return Ok(());
         }
         if open_now >= usize::from(self.ctx.limits.sessions) {
-            let reason = format!("a connection may have {} Sessions open", self.ctx.limits.sessions);
+            let reason =
+                format!("a connection may have {} Sessions open", self.ctx.limits.sessions);
             self.slots.push(Slot::over(number));
             self.refuse(number, CloseCode::TooManySessions, &reason, 0);
             return Ok(());
@@ -316,7 +318,8 @@ impl Sessions {
         }
         self.before_login_bytes += bytes;
         if self.before_login_bytes > BEFORE_LOGIN_BYTES {
-            let reason = format!("more than {BEFORE_LOGIN_BYTES} bytes before the login was answered");
+            let reason =
+                format!("more than {BEFORE_LOGIN_BYTES} bytes before the login was answered");
             return Err(Stop::new(CloseCode::CreditExceeded, reason));
         }
         Ok(())

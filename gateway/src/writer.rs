@@ -17,7 +17,10 @@ use edgeway_proto::Lane;
 use edgeway_transport::Sender;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::outbox::{Next, Outbox, Policy, Work};
+use crate::{
+    metrics::Metrics,
+    outbox::{Next, Outbox, Policy, Work},
+};
 
 /// Strokes and chat that a connection hands over in its turn: a few packets, few enough that
 /// they do not delay a signal, enough that the kernel can send them in one call.
@@ -40,12 +43,13 @@ impl Default for Turns {
 }
 
 /// Writes until the connection is closed, by either side.
-pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
+pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics: Arc<Metrics>) {
     let mut frames = Vec::new();
     let (mut timer, mut tending) = (None, None);
     loop {
         match next(&mut sender, &outbox, &mut timer, &mut tending, &mut frames).await {
             Next::High(Work::Write(lane)) => {
+                metrics.written(lane.class);
                 let written = write(&mut sender, lane, &mut frames);
                 if !unless_stuck(&outbox, pin!(written)).await {
                     return give_up(sender, &outbox);
@@ -60,11 +64,13 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns) {
                 return;
             }
             Next::Low => {
-                if !low(&mut sender, &outbox, &turns, &mut frames).await {
+                if !low(&mut sender, &outbox, &turns, &metrics, &mut frames).await {
                     return give_up(sender, &outbox);
                 }
             }
-            Next::Owed(due) => timer = Some(Box::pin(tokio::time::sleep_until(Instant::from_std(due)))),
+            Next::Owed(due) => {
+                timer = Some(Box::pin(tokio::time::sleep_until(Instant::from_std(due))))
+            }
         }
         if frames.capacity() > 64 {
             // An idle connection holds no buffer.
@@ -140,7 +146,13 @@ fn tend(sender: &mut Sender, tending: &mut Timer, cx: &mut Context<'_>) {
 }
 
 /// Writes strokes or chat when it is this connection's turn. False where the connection is over.
-async fn low(sender: &mut Sender, outbox: &Outbox, turns: &Turns, frames: &mut Vec<Bytes>) -> bool {
+async fn low(
+    sender: &mut Sender,
+    outbox: &Outbox,
+    turns: &Turns,
+    metrics: &Metrics,
+    frames: &mut Vec<Bytes>,
+) -> bool {
     let turn = {
         let mut acquire = pin!(turns.0.acquire());
         poll_fn(|cx| {
@@ -154,6 +166,7 @@ async fn low(sender: &mut Sender, outbox: &Outbox, turns: &Turns, frames: &mut V
     };
     let Some(turn) = turn else { return true };
     let Some(Work::Write(lane)) = outbox.take_low(LOW_TURN_BYTES, frames) else { return true };
+    metrics.written(lane.class);
     let written = {
         let mut write = pin!(write(sender, lane, frames));
         match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {

@@ -18,6 +18,11 @@ mod settle;
 mod stamp;
 mod target;
 mod tls;
+#[cfg(target_os = "linux")]
+mod weak;
+#[cfg(target_os = "linux")]
+#[allow(dead_code)] // the testbed is whole; a scenario needs parts of it
+mod weaknet;
 
 use std::process::ExitCode;
 
@@ -54,6 +59,8 @@ Examples:
       loadtest floor --idle --connections 10000
   The same burst through nats-server with TLS:
       loadtest nats --nats-server /usr/local/bin/nats-server --burst
+  Links that lose 10%, over QUIC and over plain TCP, with plots:
+      loadtest weaknet --profile lossy-10 --transport quic,plain-tcp --html weak.html
 
 Exit status: 0 it held, 1 it did not (messages lost, twice, out of order; server failed), 2 wrong use.";
 
@@ -63,6 +70,11 @@ enum Scenario {
     Idle(Box<idle::Args>),
     Floor(floor::Args),
     Nats(nats::Args),
+    #[cfg(target_os = "linux")]
+    Weaknet(Box<weak::Args>),
+    #[cfg(target_os = "linux")]
+    #[command(hide = true, name = weak::sides::EXEC_COMMAND)]
+    WeaknetExec(weak::sides::ExecArgs),
     #[command(hide = true, name = floor::SERVER_COMMAND)]
     FloorServer(floor::server::Args),
 }
@@ -81,6 +93,10 @@ fn main() -> ExitCode {
         Scenario::Idle(args) => idle::run(*args),
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
+        #[cfg(target_os = "linux")]
+        Scenario::Weaknet(args) => weak::run(&args),
+        #[cfg(target_os = "linux")]
+        Scenario::WeaknetExec(args) => weak::sides::exec(&args),
         Scenario::FloorServer(args) => floor::server::run(args),
     };
     outcome.unwrap_or_else(|error| {

@@ -2,7 +2,11 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    fs, io::IsTerminal, path::Path, process::ExitCode};
+    fs,
+    io::IsTerminal,
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 use edgeway_proto::Class;
@@ -335,9 +339,7 @@ impl Report {
 /// A figure for people.
 fn text_of(value: &Value) -> String {
     match value {
-        Value::Number(n) if n.is_f64() => {
-            n.as_f64().map(|n| format!("{n:.3}")).unwrap_or_default()
-        }
+        Value::Number(n) if n.is_f64() => n.as_f64().map(|n| format!("{n:.3}")).unwrap_or_default(),
         Value::Object(map) => {
             let all = map.iter().map(|(key, value)| match value {
                 Value::Object(_) => format!("{key} ({})", text_of(value)),

@@ -80,8 +80,9 @@ fn what_policy_sheds_and_what_is_delivered_add_up() {
 
 #[test]
 fn who_stops_reading_gets_every_signal_and_stroke_later() {
-    let report =
-        report("room --members 8 --rate 20 --size 2000 --secs 6 --strokes 40 --stall 2 --stall-secs 4");
+    let report = report(
+        "room --members 8 --rate 20 --size 2000 --secs 6 --strokes 40 --stall 2 --stall-secs 4",
+    );
     nothing_wrong(&report);
     let stall = &report["runs"][0]["stall"];
     assert!(stall["owed_signals"].as_u64().unwrap() > 0);

@@ -32,6 +32,11 @@ const FLOOR_PACKETS: u64 = 16;
 /// What may be sent above what is in flight during a silence, packets.
 const PROBE_PACKETS: u64 = 8;
 
+/// quinn reports packets that only acknowledge as well, and nothing answers those: taken for
+/// messages they would make two idle ends probe each other for ever. They are not larger than this,
+/// and what matters is not smaller.
+const ACK_BYTES: u64 = 64;
+
 /// What a connection's controller knows of its path, shared with the connection's owner.
 #[derive(Debug)]
 pub struct Path {
@@ -147,8 +152,10 @@ impl Realtime {
 
 impl Controller for Realtime {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.in_flight += bytes;
-        self.path.sent(now);
+        if bytes > ACK_BYTES {
+            self.in_flight += bytes;
+            self.path.sent(now);
+        }
         self.cubic.on_sent(now, bytes, last_packet_number);
     }
 
@@ -271,6 +278,13 @@ mod tests {
         assert!(controller.window() >= 100_000 + PROBE_PACKETS * 1200);
         path.silence(false);
         assert!(controller.window() < 100_000);
+    }
+
+    #[test]
+    fn what_only_acknowledges_awaits_no_answer() {
+        let (mut controller, path, now) = controller();
+        controller.on_sent(now, 45, 1);
+        assert_eq!(path.unanswered(now + Duration::from_secs(1)), Duration::ZERO);
     }
 
     #[test]

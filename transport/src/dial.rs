@@ -140,8 +140,8 @@ impl Dialer {
     /// # Errors
     /// See [`DialError`].
     pub async fn tcp(&self, addr: SocketAddr, name: &str) -> Result<Connection, DialError> {
-        let server = ServerName::try_from(name.to_owned())
-            .map_err(|_| DialError::Name(name.to_owned()))?;
+        let server =
+            ServerName::try_from(name.to_owned()).map_err(|_| DialError::Name(name.to_owned()))?;
         let stream = self.connect(addr).await.map_err(DialError::Tcp)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls.tcp));
         let stream = tls.connect(server, stream).await.map_err(DialError::Tcp)?;

@@ -184,7 +184,9 @@ fn give<S: Sink>(
             other => {
                 return Err(stop(Stop::new(
                     CloseCode::Protocol,
-                    format!("the first byte is 0x{other:02x}; 0x00 begins records, 0x01 a bare Hello"),
+                    format!(
+                        "the first byte is 0x{other:02x}; 0x00 begins records, 0x01 a bare Hello"
+                    ),
                 )));
             }
         });
@@ -192,12 +194,17 @@ fn give<S: Sink>(
     match carriage {
         Some(Carriage::Records(records)) => {
             records.push(bytes);
-            while let Some((lane, mut record)) = records.next_record().map_err(|e| stop(e.into()))? {
+            while let Some((lane, mut record)) =
+                records.next_record().map_err(|e| stop(e.into()))?
+            {
                 while let Some(frame) = split(&mut record).map_err(|e| stop(e.into()))? {
                     one(lane, frame, sink)?;
                 }
                 if !record.is_empty() {
-                    return Err(stop(Stop::new(CloseCode::Protocol, "a record ends inside a frame")));
+                    return Err(stop(Stop::new(
+                        CloseCode::Protocol,
+                        "a record ends inside a frame",
+                    )));
                 }
             }
         }
@@ -246,11 +253,7 @@ fn bare_lane(frame: &RawFrame) -> Lane {
             .unwrap_or_default(),
         _ => Class::Signal,
     };
-    if frame.kind >= Open::KIND {
-        Lane::new(BARE_SESSION, class)
-    } else {
-        Lane::CONTROL
-    }
+    if frame.kind >= Open::KIND { Lane::new(BARE_SESSION, class) } else { Lane::CONTROL }
 }
 
 /// Writes to a connection.

@@ -400,9 +400,10 @@ impl Policy {
                 || self.closing.is_some()
                 || !self.finish.is_empty()
                 || self.enable_repair
-                || self.lanes.iter().any(|l| {
-                    l.credit_due || (l.lane.class == Class::Signal && l.sendable())
-                }))
+                || self
+                    .lanes
+                    .iter()
+                    .any(|l| l.credit_due || (l.lane.class == Class::Signal && l.sendable())))
     }
 
     /// Whether [`next_low`](Self::next_low) has something to do.

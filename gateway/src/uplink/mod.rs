@@ -55,7 +55,13 @@ pub struct Link {
 impl Link {
     /// Sends an item of about `bytes` on a stream. False where there is no room or the link is
     /// gone.
-    pub fn send(&self, stream: link::Stream, item: Item, bytes: usize, credit: Option<Return>) -> bool {
+    pub fn send(
+        &self,
+        stream: link::Stream,
+        item: Item,
+        bytes: usize,
+        credit: Option<Return>,
+    ) -> bool {
         // What an item takes beside its frames.
         let bytes = bytes.max(64);
         match stream {
@@ -171,7 +177,11 @@ impl Links {
     ///
     /// # Errors
     /// Access cannot be reached or does not answer in time.
-    pub async fn login(&self, backend: &str, request: LoginRequest) -> Result<LoginResponse, String> {
+    pub async fn login(
+        &self,
+        backend: &str,
+        request: LoginRequest,
+    ) -> Result<LoginResponse, String> {
         let node = self
             .ranked(backend, &request.user)
             .find(|node| node.link.lock().is_some())

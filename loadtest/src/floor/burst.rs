@@ -109,8 +109,9 @@ async fn receive(
         let now_ns = audit.clock.now_ns();
         for chunk in chunks.iter_mut().take(filled) {
             frames.push(std::mem::take(chunk), overhead, |payload| {
-                counter += 1;
-                if let Some(stamp) = Stamp::read(payload) {
+                // The server's signals are of no member; they are not counted.
+                if let Some(stamp) = Stamp::read(payload).filter(|s| s.sender != u32::MAX) {
+                    counter += 1;
                     // The stream's own order: it must be the same for all.
                     let seq = Some(Seq { epoch: 1, counter });
                     receiver.delivered(Class::Chat, seq, stamp, now_ns);

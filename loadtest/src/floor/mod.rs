@@ -74,6 +74,9 @@ pub struct Batching {
     /// Pass on every N messages instead, whenever they come, each batch written by itself
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
+    /// Also pass on so many messages a second at once, to everyone: the signals of a room
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    signals: u32,
 }
 
 impl Args {
@@ -115,18 +118,18 @@ pub async fn of_burst(
     load: &Load,
     frame_bytes: Option<usize>,
     batch: Option<u32>,
+    signals: u32,
     sockets: u32,
 ) -> Result<Report> {
-    let batching = Batching { batch_ms: BATCH_MS, batch };
+    let batching = Batching { batch_ms: BATCH_MS, batch, signals };
     let (load, output) = (load.clone(), Output::default());
-    let args =
-        Args { load, frame_bytes, batching, sockets, idle: false, connections: 0, output };
+    let args = Args { load, frame_bytes, batching, sockets, idle: false, connections: 0, output };
     burst::run(&args, args.overhead()?).await
 }
 
 /// The floor of idle connections, looked at for `load.secs`.
 pub async fn of_idle(load: Load, connections: u32, sockets: u32) -> Result<Report> {
-    let batching = Batching { batch_ms: BATCH_MS, batch: None };
+    let batching = Batching { batch_ms: BATCH_MS, batch: None, signals: 0 };
     let output = Output::default();
     let args = Args { load, frame_bytes: None, batching, sockets, idle: true, connections, output };
     idle::run(&args, args.overhead()?).await
@@ -151,6 +154,7 @@ impl FloorServer {
         if let Some(batch) = args.batching.batch {
             command.arg("--batch").arg(batch.to_string());
         }
+        command.arg("--signals").arg(args.batching.signals.to_string());
         if args.idle {
             command.arg("--idle");
         }

@@ -37,6 +37,9 @@ const OUTBOX_FIXED_BATCHES: usize = 4096;
 /// With a fixed batch size: the rest of a burst goes when nothing came for this time.
 const REST: Duration = Duration::from_millis(20);
 
+/// Payload of a signal.
+const SIGNAL_BYTES: usize = 100;
+
 /// A message of an idle connection is tiny.
 const SMALL_MESSAGE_BYTES: usize = 1024;
 
@@ -85,6 +88,9 @@ async fn serve(args: Args) -> Result<()> {
     if args.idle {
         tokio::spawn(accept(endpoint, hold));
     } else {
+        if args.batching.signals > 0 {
+            tokio::spawn(Arc::clone(&room).signal(args.batching.signals));
+        }
         tokio::spawn(Arc::clone(&room).pass_on(args.batching));
         let shared = Arc::clone(&room);
         tokio::spawn(accept(endpoint, move |connection| Arc::clone(&shared).member(connection)));
@@ -187,6 +193,20 @@ impl Room {
                 self.batches.fetch_add(1, Relaxed);
                 self.fan_out(&frames.freeze());
             }
+        }
+    }
+
+    /// Sends small messages of its own to everyone, each at once. What they cost is what the
+    /// signals among a room's chat cost: a packet for each connection.
+    async fn signal(self: Arc<Self>, per_second: u32) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+        let mut frame = BytesMut::new();
+        start_frame(&mut frame, self.overhead, SIGNAL_BYTES);
+        frame.resize(frame.len() + SIGNAL_BYTES, u8::MAX);
+        let frame = frame.freeze();
+        loop {
+            ticks.tick().await;
+            self.fan_out(&frame);
         }
     }
 

@@ -22,9 +22,15 @@ impl Compared {
         if args.floor {
             let batch = args.batch.or(ran.messages_per_write.map(|n| n.round().max(1.0) as u32));
             let frame_bytes = Some(ran.frame_bytes.round() as usize);
-            let floor = floor::of_burst(&args.load, frame_bytes, batch, args.sockets)
-                .await
-                .context("the floor")?;
+            let floor = floor::of_burst(
+                &args.load,
+                frame_bytes,
+                batch,
+                args.signals.round() as u32,
+                args.sockets,
+            )
+            .await
+            .context("the floor")?;
             report.run(&[("floor", figures(&floor))]);
             check("the floor", &floor, report);
             self.floor.push(floor.server.cpu_us_per_delivery);

@@ -47,7 +47,11 @@ impl Member {
                 shared.audit.sent(class);
             }
             Err(error) => shared.problems.add(|| {
-                format!("{} could not send a message of class {}: {error}", self.name(), class.name())
+                format!(
+                    "{} could not send a message of class {}: {error}",
+                    self.name(),
+                    class.name()
+                )
             }),
         }
     }

@@ -84,9 +84,10 @@ impl Ears {
                 self.shared.phases.record(stamp.sent_ns, now_ns, up_ms.saturating_mul(1000));
             }
             Some(_) => {}
-            None => self.shared.problems.add(|| {
-                format!("{} got a message that nobody sent: {:?}", self.user, message.seq)
-            }),
+            None => self
+                .shared
+                .problems
+                .add(|| format!("{} got a message that nobody sent: {:?}", self.user, message.seq)),
         }
     }
 }

@@ -143,7 +143,9 @@ impl Talk<'_> {
         report.cost(cost.server, cost.generator, rss_bytes, target.rss_bytes_at_start);
         let failed = totals.failed - self.before.failed;
         if failed > 0 {
-            shared.problems.add(|| format!("{failed} messages were refused, dropped or not answered"));
+            shared
+                .problems
+                .add(|| format!("{failed} messages were refused, dropped or not answered"));
         }
         let delivered = self.delivered();
         let wrote = Writes::of(target).await.since(wrote);

@@ -33,10 +33,9 @@ pub fn all(
         let members = members.to_vec();
         senders.spawn(chat(members, Arc::clone(shared), args.load.clone(), chat_start));
     }
-    for (class, rate, start) in [
-        (Class::Signal, args.signals, start),
-        (Class::Binary, args.strokes, chat_start),
-    ] {
+    for (class, rate, start) in
+        [(Class::Signal, args.signals, start), (Class::Binary, args.strokes, chat_start)]
+    {
         if rate > 0.0 {
             let scattered = Scattered {
                 class,

@@ -48,7 +48,12 @@ const RELIABLE: [Class; 2] = [Class::Signal, Class::Binary];
 
 impl Stall {
     /// Stops those who stop, at their time, and lets them read again.
-    pub fn start(args: &Args, start: Instant, target: &Target, shared: &Arc<Shared>) -> Option<Self> {
+    pub fn start(
+        args: &Args,
+        start: Instant,
+        target: &Target,
+        shared: &Arc<Shared>,
+    ) -> Option<Self> {
         let times = times(args, start)?;
         let (pids, members) = (target.pids.clone(), args.stall.into());
         let task = tokio::spawn(stall(times, pids, members, Arc::clone(shared)));
@@ -80,18 +85,21 @@ impl Stall {
                 ));
             }
         }
-        report.run(&[("stall", json!({
-            "members": members,
-            "secs": args.stall_secs,
-            "rss_bytes_at_start": seen.rss_bytes_at_start,
-            "rss_bytes_at_end": seen.rss_bytes_at_end,
-            "rss_bytes_each_second": seen.rss_bytes,
-            "rss_growth_bytes_per_member": grown / members as f64,
-            "owed_signals": seen.owed[0],
-            "owed_strokes": seen.owed[1],
-            "caught_up_ms": seen.caught_up.map(|took| took.as_secs_f64() * 1e3),
-            "by_class": serde_json::Map::from_iter(classes),
-        }))]);
+        report.run(&[(
+            "stall",
+            json!({
+                "members": members,
+                "secs": args.stall_secs,
+                "rss_bytes_at_start": seen.rss_bytes_at_start,
+                "rss_bytes_at_end": seen.rss_bytes_at_end,
+                "rss_bytes_each_second": seen.rss_bytes,
+                "rss_growth_bytes_per_member": grown / members as f64,
+                "owed_signals": seen.owed[0],
+                "owed_strokes": seen.owed[1],
+                "caught_up_ms": seen.caught_up.map(|took| took.as_secs_f64() * 1e3),
+                "by_class": serde_json::Map::from_iter(classes),
+            }),
+        )]);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What an app has without Edgeway: one TLS connection over TCP, no delay asked of the kernel, and
-//! everything on it in the order in which it was said. The server hands each message to the peer and
-//! back to its sender, as a room does.
+//! everything on it in the order in which it was said. Where both are in one room, the server also hands
+//! each message back to its sender, as a room does.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -55,7 +55,12 @@ fn frame(class: Class, payload: &[u8]) -> Bytes {
 }
 
 /// Starts the server and connects everyone.
-pub async fn start(sides: &Sides, record: &Arc<Record>, clients: u32) -> Result<(Ends, Plain)> {
+pub async fn start(
+    sides: &Sides,
+    record: &Arc<Record>,
+    clients: u32,
+    one_room: bool,
+) -> Result<(Ends, Plain)> {
     let dir = TempDir::with_prefix("loadtest-plain-").context("no temporary directory")?;
     let certs = tls::certs(dir.path())?;
     let acceptor = TlsAcceptor::from(Arc::new(tls::quic_server(&certs)?));
@@ -86,14 +91,14 @@ pub async fn start(sides: &Sides, record: &Arc<Record>, clients: u32) -> Result<
         let (say_down, echoes) = unbounded_channel();
         let (say_up, queue) = unbounded_channel();
         let (read, write) = split(accepted);
-        let echo = say_down.clone();
+        let echo = one_room.then(|| say_down.clone());
         let server = sides.server.handle();
         all.tasks.spawn_on(pump(echoes, write), server);
         all.tasks.spawn_on(
             listen(read, move |class, payload| {
                 up.arrived(Direction::Up, class, &payload);
                 // Where nobody takes it any more the run is over.
-                let _ = echo.send(frame(class, &payload));
+                let _ = echo.as_ref().map(|echo| echo.send(frame(class, &payload)));
             }),
             server,
         );

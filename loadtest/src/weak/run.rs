@@ -111,13 +111,15 @@ pub fn run(spec: Spec, args: &ServerArgs) -> Result<Outcome> {
 async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome> {
     let load_before = procstat::load_average();
     let record = Record::new();
+    // What happens at a moment is looked at from both ends at once.
+    let both = !spec.profile.events.is_empty();
     let (mut ends, system) = match spec.mode {
         Mode::PlainTcp => {
-            let (ends, plain) = plain::start(sides, &record, spec.clients).await?;
+            let (ends, plain) = plain::start(sides, &record, spec.clients, both).await?;
             (ends, System::Plain(plain))
         }
         mode => {
-            let (ends, all) = sdk::start(sides, args, mode, &record, spec.clients).await?;
+            let (ends, all) = sdk::start(sides, args, mode, &record, spec.clients, both).await?;
             (ends, System::Edgeway(Box::new(all)))
         }
     };
@@ -127,11 +129,8 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
     let cpu = procstat::Meter::start(&[std::process::id()])?;
     let start = sides.testbed.restart();
     let hints = run.hints(&system, start)?;
-    // What happens at a moment is looked at from both ends at once.
-    let phases: &[&[Direction]] = match spec.profile.events.is_empty() {
-        true => &[&[Direction::Up], &[Direction::Down]],
-        false => &[&DIRECTIONS],
-    };
+    let phases: &[&[Direction]] =
+        if both { &[&DIRECTIONS] } else { &[&[Direction::Up], &[Direction::Down]] };
     let mut wire = Vec::new();
     for phase in phases {
         let before = sides.testbed.counters()?;
@@ -147,9 +146,10 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
     drop(hints);
     let cores = cpu.used()?.cores();
     let log = record.take();
-    let moments = returns::moments(&log, &record.clock, start, spec.talks, spec.clients, |client| {
-        sides.testbed.schedule(client, spec.talks)
-    })?;
+    let moments =
+        returns::moments(&log, &record.clock, start, spec.talks, spec.clients, |client| {
+            sides.testbed.schedule(client, spec.talks)
+        })?;
     let health = sides.testbed.counters()?.testbed;
     let mut outcome = Outcome {
         spec,

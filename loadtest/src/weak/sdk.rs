@@ -1,5 +1,7 @@
-//! Edgeway itself: the real gateway, and a room of two for each link. One member is behind the link,
-//! its peer sits beside the server, so each direction is measured by itself, on one clock.
+//! Edgeway itself: the real gateway, and rooms of two for each link. One member is behind the link,
+//! its peer sits beside the server, so each direction is measured by itself, on one clock. There is a
+//! room for each direction, to which the one only sends and in which the other listens; or one room
+//! for both, where they are to see each other come and go.
 
 use std::sync::{
     Arc,
@@ -9,7 +11,7 @@ use std::sync::{
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use edgeway_client::{
-    Class, Client, ClientConfig, Event, Events, Outgoing, Room, TransportChoice, Trust,
+    Class, Client, ClientConfig, Event, Events, JoinOptions, Outgoing, Room, TransportChoice, Trust,
 };
 use tokio::{runtime::Handle, task::JoinSet};
 
@@ -35,7 +37,9 @@ const CONNECTING: usize = 32;
 /// A member of a room, as one who speaks.
 struct Member {
     client: Client,
-    room: Room,
+    says: Room,
+    /// Kept: what is said there is heard.
+    _hears: Option<Room>,
 }
 
 impl Mouth for Member {
@@ -45,7 +49,7 @@ impl Mouth for Member {
             Class::Binary => Outgoing::stroke(payload),
             Class::Chat => Outgoing::chat(payload),
         };
-        self.room.send_nowait(message).map(drop).map_err(|error| error.to_string())
+        self.says.send_nowait(message).map(drop).map_err(|error| error.to_string())
     }
 }
 
@@ -90,6 +94,7 @@ pub async fn start(
     mode: Mode,
     record: &Arc<Record>,
     clients: u32,
+    one_room: bool,
 ) -> Result<(Ends, Edgeway)> {
     let users: Vec<_> = (0..clients).flat_map(|n| [user(n), peer(n)]).collect();
     let server = sides.edgeway(args, &users).await?;
@@ -102,7 +107,7 @@ pub async fn start(
     let mut ends = Ends::default();
     for direction in [Direction::Down, Direction::Up] {
         // Peers first: they are there when the members come.
-        let joined = join_all(sides, mode, direction, &all.server, clients).await?;
+        let joined = join_all(sides, mode, direction, &all.server, (clients, one_room)).await?;
         for (member, events) in joined {
             // Who speaks upwards hears what comes down.
             let hears = match direction {
@@ -142,7 +147,7 @@ async fn join_all(
     mode: Mode,
     speaks: Direction,
     server: &Server,
-    clients: u32,
+    (clients, one_room): (u32, bool),
 ) -> Result<Vec<(Member, Events)>> {
     let side = side(sides, speaks);
     let mut joining = JoinSet::new();
@@ -165,7 +170,8 @@ async fn join_all(
                 ..config(sides, server)
             },
         };
-        joining.spawn_on(async move { (n, join(n, config).await) }, &side);
+        let joined = async move { (n, join(n, config, speaks, one_room).await) };
+        joining.spawn_on(joined, &side);
     }
     joined.extend(joining.join_all().await.into_iter().map(Ok));
     let mut members = joined
@@ -190,10 +196,25 @@ pub fn config(sides: &Sides, server: &Server) -> ClientConfig {
     }
 }
 
-async fn join(n: u32, config: ClientConfig) -> Result<(Member, Events)> {
+async fn join(
+    n: u32,
+    config: ClientConfig,
+    speaks: Direction,
+    one_room: bool,
+) -> Result<(Member, Events)> {
     let (client, events) = Client::connect(config).await?;
-    let room = client.join(&format!("link-{n}")).await?;
-    Ok((Member { client, room }, events))
+    if one_room {
+        let says = client.join(&format!("link-{n}")).await?;
+        return Ok((Member { client, says, _hears: None }, events));
+    }
+    let [says, hears] = match speaks {
+        Direction::Up => ["up", "down"],
+        Direction::Down => ["down", "up"],
+    };
+    let only_to_send = JoinOptions { send_only: true, ..JoinOptions::default() };
+    let says = client.join_with(&format!("{says}-{n}"), only_to_send).await?;
+    let hears = client.join(&format!("{hears}-{n}")).await?;
+    Ok((Member { client, says, _hears: Some(hears) }, events))
 }
 
 async fn listen(mut events: Events, hears: Direction, record: Arc<Record>, seen: Arc<Seen>) {

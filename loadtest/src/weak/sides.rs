@@ -1,7 +1,9 @@
 //! The two ends of the testbed: a runtime in each namespace, and the server.
 
 use std::{
-    env, fmt::Write, io,
+    env,
+    fmt::Write,
+    io,
     net::{IpAddr, SocketAddr},
     process::Command,
     sync::{
@@ -10,7 +12,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
 use clap::Args;
 use edgeway_client::Login;
@@ -134,5 +136,5 @@ fn runtime(namespace: &Namespace, name: &str) -> Result<Runtime> {
     // The first task runs when the thread has started.
     runtime.block_on(async { tokio::spawn(async {}).await }).map_err(io::Error::other)?;
     ensure!(!outside.load(Relaxed), "cannot enter the network namespace of the {name}");
-    Ok(runtime).context("no runtime")
+    Ok(runtime)
 }

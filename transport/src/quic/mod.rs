@@ -416,7 +416,8 @@ impl Receiver {
             self.streams.retain_mut(|s| {
                 let expired = silent(s) && s.deadline <= first;
                 if expired {
-                    let code = if s.lane.is_some() { CloseCode::NotOpen } else { CloseCode::OpenTimeout };
+                    let code =
+                        if s.lane.is_some() { CloseCode::NotOpen } else { CloseCode::OpenTimeout };
                     let _ = s.stream.stop(wire_code(code));
                     if let Some(send) = &mut s.send {
                         let _ = send.reset(wire_code(code));

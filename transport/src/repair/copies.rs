@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use edgeway_proto::{Lane, frame::measure};
+use edgeway_proto::{
+    Lane,
+    frame::{Ack, measure},
+};
 
 use super::{
     COPY_HEADER_BYTES, PathView, Repaired, put_copy, repaired,
@@ -85,6 +88,9 @@ impl Copies {
         now: Instant,
     ) {
         let Some(what) = repaired(lane) else { return };
+        // Acks of strokes and chat are many, and nobody looks at them: one copy, so that a lost one
+        // does not hold up the signals behind it for long.
+        let what = if frames.first() == Some(&Ack::KIND) { Repaired::Stroke } else { what };
         let at = match self.counts.iter().position(|(l, _)| *l == lane) {
             Some(at) => at,
             None => {

@@ -26,13 +26,7 @@ pub(crate) struct Estimate {
 
 impl Estimate {
     pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            counted: (0, 0),
-            sent: 0.0,
-            lost: 0.0,
-            recent: (0.0, now),
-            busy: false,
-        }
+        Self { counted: (0, 0), sent: 0.0, lost: 0.0, recent: (0.0, now), busy: false }
     }
 
     /// Takes the connection's counters.
@@ -52,7 +46,8 @@ impl Estimate {
         self.recent.0 += f64::from(new_sent);
         let elapsed = now.saturating_duration_since(self.recent.1);
         if elapsed >= BUSY_TIME {
-            self.busy = self.recent.0 * BUSY_TIME.as_secs_f64() / elapsed.as_secs_f64() >= BUSY_PACKETS;
+            self.busy =
+                self.recent.0 * BUSY_TIME.as_secs_f64() / elapsed.as_secs_f64() >= BUSY_PACKETS;
             self.recent = (0.0, now);
         }
     }

@@ -44,6 +44,7 @@ pub(crate) fn stages(path: PathView, what: Repaired) -> impl Iterator<Item = Dur
     // What quinn's probe timer should have done: the data itself, soon after its ack is due. A burst of
     // 200 ms is outlived by the second.
     let late: &[f64] = match what {
+        _ if !path.doubtful => &[],
         Repaired::Signal => &[1.5, 2.3, 4.0],
         Repaired::Stroke => &[],
     };

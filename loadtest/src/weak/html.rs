@@ -1,0 +1,99 @@
+//! The report as one page.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+
+use super::found::{Found, number};
+use crate::weaknet::{
+    page::{self, Part},
+    plot::{self, Series},
+};
+
+/// Tables and plots of everything found.
+pub fn page(found: &[Found]) -> Result<String> {
+    let mut networks: BTreeMap<(&str, &str), Vec<&Found>> = BTreeMap::new();
+    for one in found {
+        networks.entry((&one.profile, one.load)).or_default().push(one);
+    }
+    let mut parts = vec![Part::Text(
+        "One-way latency in milliseconds, from the call that sends to the receiver's callback. \
+         What did not arrive counts: a dash says that so many messages never came. Quantiles of \
+         chat, which may be shed, are of what was delivered."
+            .to_owned(),
+    )];
+    for ((profile, load), all) in networks {
+        parts.push(Part::Heading(format!("{profile}, load {load}")));
+        parts.extend(all.first().map(|one| Part::Text(one.reason.clone())));
+        parts.push(Part::Table(table(&all)));
+        let series = |class: &str| -> Vec<Series<f64>> {
+            let rows = |one: &&Found| {
+                let both =
+                    one.rows.iter().find(|row| row.class == class && row.direction == "both");
+                let values = both.map(|row| row.fates.latency_ms.clone()).unwrap_or_default();
+                Series { name: one.name(), values }
+            };
+            all.iter().map(rows).filter(|series| !series.values.is_empty()).collect()
+        };
+        for (class, title) in [("signal", "Signals"), ("binary", "Strokes")] {
+            let series = series(class);
+            if !series.is_empty() {
+                let svg = plot::latency_distribution(
+                    &format!("{title}, {profile}: those delivered"),
+                    &series,
+                    &[],
+                )?;
+                parts.push(Part::Plot(svg));
+            }
+        }
+        if all.iter().any(|one| !one.back.is_empty()) {
+            parts.push(Part::Table(backs(&all)));
+            let lines: Vec<_> = all
+                .iter()
+                .map(|one| Series { name: one.name(), values: one.signals_over_time.clone() })
+                .collect();
+            let svg =
+                plot::time_line("Signals of one client, by when they were sent", &lines, &[])?;
+            parts.push(Part::Plot(svg));
+        }
+    }
+    Ok(page::page("Edgeway on weak networks", &parts))
+}
+
+fn table(all: &[&Found]) -> Vec<Vec<String>> {
+    let head = ["", "class", "sent", "missing", "p50", "p90", "p99", "p99.9", "max", "wire bytes"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for one in all {
+        for row in one.rows.iter().filter(|row| row.sent > 0 && row.direction == "both") {
+            let q = row.latency_ms;
+            let mut cells = vec![
+                one.name(),
+                row.class.to_owned(),
+                row.sent.to_string(),
+                (row.sent - row.delivered).to_string(),
+            ];
+            cells.extend([q.p50, q.p90, q.p99, q.p999, q.max].map(number));
+            cells.push(one.wire.bytes.to_string());
+            rows.push(cells);
+        }
+    }
+    rows
+}
+
+fn backs(all: &[&Found]) -> Vec<Vec<String>> {
+    let head = ["back after", "way", "times", "never", "p50", "p90", "max"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for one in all {
+        for back in &one.back {
+            let mut cells = vec![
+                format!("{}, {}", back.what, one.name()),
+                format!("{:?}", back.direction).to_lowercase(),
+                back.count.to_string(),
+                back.never.to_string(),
+            ];
+            cells.extend([back.back_ms.p50, back.back_ms.p90, back.back_ms.max].map(number));
+            rows.push(cells);
+        }
+    }
+    rows
+}
