@@ -62,6 +62,23 @@ impl Offer {
             Self::Flood => vec![signal, stroke, part(Class::Chat, 8.0 / 3.0, LARGE)],
         }
     }
+
+    /// When a client says what, each with its number within its class, in order.
+    fn schedule(
+        self,
+        client: u32,
+        lasts: Duration,
+    ) -> impl Iterator<Item = (Duration, Part, u32)> + Send {
+        let parts = self.parts().into_iter();
+        let mut due: Vec<_> = parts.map(|part| (phase(client, part), part, 0)).collect();
+        std::iter::from_fn(move || {
+            let next = due.iter_mut().min_by_key(|(at, ..)| *at)?;
+            let said = *next;
+            next.0 += next.1.every;
+            next.2 += 1;
+            (said.0 < lasts).then_some(said)
+        })
+    }
 }
 
 /// Something that sends for one client in one direction.
@@ -87,20 +104,9 @@ impl Talk {
     /// schedule: the time of a message is when it was really said.
     pub async fn run(self, start: Instant, lasts: Duration) {
         let noise = stamp::filler(LARGE, self.seed ^ u64::from(self.client));
-        let mut due: Vec<_> = self
-            .offer
-            .parts()
-            .into_iter()
-            .map(|part| (start + phase(self.client, part), part, 0))
-            .collect();
-        while let Some((at, part, n)) = due.iter_mut().min_by_key(|(at, ..)| *at) {
-            if *at >= start + lasts {
-                return;
-            }
-            sleep_until(*at).await;
-            self.say(*part, *n, &noise);
-            *at += part.every;
-            *n += 1;
+        for (at, part, n) in self.offer.schedule(self.client, lasts) {
+            sleep_until(start + at).await;
+            self.say(part, n, &noise);
         }
     }
 
@@ -126,36 +132,29 @@ fn phase(client: u32, part: Part) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use parking_lot::Mutex;
-
     use super::*;
 
-    #[derive(Default)]
-    struct Said(Mutex<BTreeMap<Class, u32>>);
-
-    impl Mouth for Said {
-        fn say(&self, class: Class, _: Bytes) -> Result<(), String> {
-            *self.0.lock().entry(class).or_default() += 1;
-            Ok(())
+    #[test]
+    fn a_standard_load_is_one_signal_17_strokes_and_20_chat_messages_a_second() {
+        let mut counts = [0; 3];
+        let mut last = Duration::ZERO;
+        for (at, part, n) in Offer::Standard.schedule(5, Duration::from_secs(10)) {
+            let count = &mut counts[part.class.index()];
+            assert_eq!(n, *count);
+            assert!(at >= last);
+            *count += 1;
+            last = at;
         }
+        assert_eq!(counts, [10, 167, 200]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_standard_load_is_one_signal_17_strokes_and_20_chat_messages_a_second() {
-        let said = Arc::new(Said::default());
-        let talk = Talk {
-            record: Record::new(),
-            mouth: Arc::clone(&said) as _,
-            client: 5,
-            direction: Direction::Up,
-            offer: Offer::Standard,
-            warm_up: false,
-            seed: 1,
+    #[test]
+    fn clients_do_not_move_in_step() {
+        let first = |client| {
+            let lasts = Duration::from_secs(2);
+            Offer::Signals.schedule(client, lasts).next().map(|(at, ..)| at)
         };
-        talk.run(Instant::now(), Duration::from_secs(10)).await;
-        let said: Vec<_> = said.0.lock().values().copied().collect();
-        assert_eq!(said, [10, 167, 200]);
+        assert_ne!(first(0), first(1));
+        assert_eq!(first(7), first(7));
     }
 }
