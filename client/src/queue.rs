@@ -339,12 +339,12 @@ mod tests {
     fn credit_comes_back_only_for_what_the_app_has_taken() {
         let queue = Queue::default();
         assert!(!arrived(&queue, CHAT, 9000, true).unwrap());
-        assert_eq!(grants(&queue), []);
+        assert_eq!(grants(&queue), [0u64; 0]);
         let (taken, due) = queue.take(10);
         assert_eq!((taken.len(), due), (1, true));
         // What was consumed, and a window that has doubled: it was consumed at once.
         assert_eq!(grants(&queue), [9000 + 2 * CREDIT_LOW_BYTES]);
-        assert_eq!(grants(&queue), []);
+        assert_eq!(grants(&queue), [0u64; 0]);
     }
 
     #[test]
