@@ -39,7 +39,7 @@ pub mod param {
     pub const SESSIONS: u64 = 5;
     /// Rooms that one Session may join.
     pub const ROOMS: u64 = 6;
-    /// Reserved for repair: the sender understands datagrams with copies of frames.
+    /// 1: the sender understands datagrams with copies of frames.
     pub const REPAIR: u64 = 7;
     /// Reserved for resume: milliseconds that a lost connection's Sessions are kept.
     pub const GRACE_MS: u64 = 8;
