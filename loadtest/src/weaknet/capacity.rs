@@ -37,6 +37,8 @@ pub struct Step {
     late_p99_ms: f64,
     late_max_ms: f64,
     drops: u64,
+    /// Of the reader, which is not the testbed.
+    unread: u64,
 }
 
 impl fmt::Display for Step {
@@ -45,13 +47,14 @@ impl fmt::Display for Step {
         let per_second = |count: u64| count as f64 / LASTS.as_secs_f64();
         write!(
             f,
-            "{:>7} packets/s asked: {:>8.0} sent, {:>8.0} carried, late p99 {:.2} max {:.2} ms, {} dropped",
+            "{:>7} packets/s asked: {:>8.0} sent, {:>8.0} carried, late p99 {:.2} max {:.2} ms, {} dropped, {} not read in time",
             self.asked,
             per_second(self.sent),
             per_second(self.arrived),
             self.late_p99_ms,
             self.late_max_ms,
-            self.drops
+            self.drops,
+            self.unread
         )
     }
 }
@@ -97,7 +100,8 @@ fn step(asked: u32) -> Result<Step> {
         arrived: counters.total.up.arrived.packets,
         late_p99_ms: health.late_ms.p99,
         late_max_ms: health.late_ms.max,
-        drops: health.kernel_drops + health.socket_drops,
+        drops: health.kernel_drops,
+        unread: health.socket_drops,
     })
 }
 
