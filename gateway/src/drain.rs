@@ -31,7 +31,11 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
             ctx.metrics.sessions.set(ctx.hub.sessions() as f64);
             ctx.metrics.groups.set(ctx.hub.groups() as f64);
         }
+        let (mut bytes, mut most) = (0, 0);
         for conn in conns {
+            let used = conn.outbox.with(|p| p.used());
+            bytes += used;
+            most = most.max(used);
             let expires_ms = conn.expires_ms.load(Ordering::Relaxed);
             if expires_ms != 0 && crate::clock::unix_ms() >= expires_ms {
                 conn.close(&ctx, CloseCode::LoginExpired, "the login has run out", 0);
@@ -50,6 +54,11 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
             } else if conn.transport == Transport::Tcp && conn.silence() > ctx.limits.idle_timeout {
                 conn.close(&ctx, CloseCode::IdleTimeout, "nothing was heard", 0);
             }
+        }
+        #[allow(clippy::cast_precision_loss)] // gauges
+        {
+            ctx.metrics.outbox_bytes.set(bytes as f64);
+            ctx.metrics.outbox_bytes_max.set(most as f64);
         }
     }
 }
