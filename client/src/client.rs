@@ -18,6 +18,7 @@ use crate::{
     Session, SessionId, Stats,
     connect::{connect, split_server},
     core::{Answer, Core, CoreConfig},
+    greet::Flight,
     shared::Shared,
     supervise::Supervisor,
 };
@@ -96,7 +97,6 @@ impl Client {
     ) -> Result<(Self, Events), ConnectError> {
         check(&config)?;
         let device = device(&config)?;
-        let established = Box::pin(connect(connector, &config, &device, None)).await?;
         let shared = Arc::new(Shared::new(
             CoreConfig {
                 chat_queue_bytes: config.chat_queue_bytes,
@@ -106,6 +106,16 @@ impl Client {
             },
             config.unacked_bytes,
         ));
+        let joins = shared.with(|core| {
+            for room in &config.join {
+                // Whoever wants to know how it ends asks by `join`.
+                let (answer, _) = oneshot::channel();
+                core.join(SessionId::CHAT, room, &JoinOptions::default(), answer);
+            }
+            core.first_joins()
+        });
+        let flight = Flight::new(&config, &device, None, joins);
+        let established = Box::pin(connect(connector, &config, &flight, None)).await?;
         // Known before the first handle is.
         shared.set_connection(Some(established.transport), Some(&established.logged_in.user));
         let guard = Arc::new(Guard {
@@ -114,7 +124,8 @@ impl Client {
             pings: AtomicU64::new(0),
         });
         let config = Arc::new(config);
-        let supervisor = Supervisor { shared, connector: connector.clone(), config, device };
+        let connector = connector.clone();
+        let supervisor = Supervisor { shared, connector, config, device, resume: None };
         tokio::spawn(supervisor.run(established));
         let events = Events { guard: Arc::clone(&guard) };
         Ok((Self { guard }, events))
@@ -256,6 +267,8 @@ fn check(config: &ClientConfig) -> Result<(), ConnectError> {
         "device: may have 128 bytes"
     } else if secret > limits::SECRET_BYTES {
         "login: password or token may have 8 KiB"
+    } else if config.join.iter().any(|room| room.is_empty() || room.len() > limits::NAME_BYTES) {
+        "join: the name of a room has 1 to 128 bytes"
     } else {
         return Ok(());
     };

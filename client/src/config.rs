@@ -85,6 +85,9 @@ pub struct ClientConfig {
     /// Names this installation of the app: at most 128 bytes, the same at each start, and different
     /// from the user's other devices. Empty: made up at random.
     pub device: String,
+    /// Rooms to join along with the login, which saves a round trip.
+    /// [`Client::join`](crate::Client::join) then gives the room.
+    pub join: Vec<String>,
     /// Name and version of the app, for the server's logs.
     pub agent: String,
     /// How long one try to connect may take, login included.
@@ -117,6 +120,7 @@ impl ClientConfig {
             repair: true,
             login,
             device: String::new(),
+            join: Vec::new(),
             agent: concat!("edgeway-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             // Above three keep-alives of 12 s, so that the server's silence of a third is filled by its

@@ -68,10 +68,10 @@ pub(crate) fn split_server(server: &str) -> Result<(&str, u16), ConnectError> {
 pub(crate) async fn connect(
     connector: &Connector,
     config: &ClientConfig,
-    device: &str,
+    flight: &Flight,
     endpoint: Option<&str>,
 ) -> Result<Established, ConnectError> {
-    let connecting = connect_all(connector, config, device, endpoint);
+    let connecting = connect_all(connector, config, flight, endpoint);
     match tokio::time::timeout(config.connect_timeout, connecting).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::TimedOut),
@@ -81,7 +81,7 @@ pub(crate) async fn connect(
 async fn connect_all(
     connector: &Connector,
     config: &ClientConfig,
-    device: &str,
+    flight: &Flight,
     endpoint: Option<&str>,
 ) -> Result<Established, ConnectError> {
     let (name, _) = split_server(&config.server)?;
@@ -92,10 +92,9 @@ async fn connect_all(
         .collect();
     // A server may say where to come back to, and not who it is: the name stays.
     let name: Arc<str> = config.server_name.as_deref().unwrap_or(name).into();
-    let flight = Flight::new(config, device);
-    let race = Race { connector, name, flight: &flight, racers: JoinSet::new(), logins: 0 };
+    let race = Race { connector, name, flight, racers: JoinSet::new(), logins: 0 };
     let (winner, welcome, logged_in, raced) = race.run(ways(config, &addrs)).await?;
-    finish(winner, welcome, logged_in, raced, &flight).await
+    finish(winner, welcome, logged_in, raced, flight).await
 }
 
 /// Who is welcomed first: with its greeting, and whether it has sent its login.

@@ -13,9 +13,9 @@ use crate::{
     ClientConfig, ConnectError, Event,
     connect::connect,
     connector::Connector,
-    core::{GoAway, param_of},
+    core::{Core, GoAway, param_of},
     error::after,
-    greet::Established,
+    greet::{Established, Flight, Resume},
     shared::Shared,
     writer::{Ended, KeepAlive, write},
 };
@@ -48,6 +48,8 @@ pub(crate) struct Supervisor {
     pub(crate) connector: Connector,
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) device: String,
+    /// From the last login.
+    pub(crate) resume: Option<Resume>,
 }
 
 /// What comes after a connection.
@@ -69,10 +71,11 @@ impl<T> Drop for Aborting<T> {
 
 impl Supervisor {
     /// Runs until the client is closed, by either side.
-    pub(crate) async fn run(self, mut established: Established) {
+    pub(crate) async fn run(mut self, mut established: Established) {
         let mut tries = 0u32;
         loop {
             let begun = Instant::now();
+            self.resume = Resume::new(&established.logged_in);
             let after = self.drive(established).await;
             let (mut reason, mut delay, mut endpoint) = match after {
                 After::Again { reason, delay, endpoint } => (reason, delay, endpoint),
@@ -110,10 +113,11 @@ impl Supervisor {
                     },
                 }
             };
-            let transport = established.transport;
+            let (transport, resumed) = (established.transport, established.resumed);
             self.shared.with(|core| {
                 core.stats.reconnects += 1;
-                core.event(Event::Reconnected { transport });
+                core.stats.resumes += u64::from(resumed);
+                core.event(Event::Reconnected { transport, resumed });
             });
         }
     }
@@ -143,12 +147,19 @@ impl Supervisor {
 
     /// One try; `None` where the app closed the client meanwhile.
     async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
+        let joins = self.shared.with(Core::first_joins);
+        let flight = Flight::new(&self.config, &self.device, self.resume.clone(), joins);
         // Boxed: its state is large, and gone once it is connected.
-        let connecting = Box::pin(connect(&self.connector, &self.config, &self.device, endpoint));
+        let connecting = Box::pin(connect(&self.connector, &self.config, &flight, endpoint));
         tokio::pin!(connecting);
         loop {
             tokio::select! {
-                result = &mut connecting => return Some(result),
+                result = &mut connecting => {
+                    if result.is_err() {
+                        self.shared.with(Core::flight_failed);
+                    }
+                    return Some(result);
+                }
                 () = self.shared.control.notified() => {
                     if self.shared.close_asked() {
                         return None;
@@ -182,7 +193,7 @@ impl Supervisor {
         let mut going: Option<(GoAway, std::pin::Pin<Box<tokio::time::Sleep>>)> = None;
         let after = loop {
             if shared.close_asked() {
-                break self.close(&mut writer).await;
+                break self.close(CloseCode::Normal, &mut writer).await;
             }
             if shared.take_reconnect() {
                 break again("asked by the app".into());
@@ -191,7 +202,7 @@ impl Supervisor {
                 break again("the network changed".into());
             }
             if going.is_none()
-                && let Some(away) = shared.with(crate::core::Core::take_going_away)
+                && let Some(away) = shared.with(Core::take_going_away)
             {
                 let jitter = away.after.min(GO_AWAY_JITTER);
                 let jitter = shared.with(|core| core.jitter(jitter));
@@ -221,7 +232,8 @@ impl Supervisor {
                 },
                 () = leave => {
                     let endpoint = going.take().and_then(|(away, _)| away.endpoint);
-                    let _ = self.close(&mut writer).await;
+                    // It will be back: it does not leave its rooms.
+                    let _ = self.close(CloseCode::GoingAway, &mut writer).await;
                     break After::Again {
                         reason: "the server goes away".into(),
                         delay: Some(Duration::ZERO),
@@ -233,7 +245,7 @@ impl Supervisor {
         };
         drop(writer);
         shared.set_connection(None, None);
-        shared.with(crate::core::Core::disconnected);
+        shared.with(Core::disconnected);
         after
     }
 
@@ -246,8 +258,8 @@ impl Supervisor {
     }
 
     /// Closes the connection.
-    async fn close(&self, writer: &mut Aborting<Ended>) -> After {
-        self.shared.with(|core| core.stop(Stop::new(CloseCode::Normal, "")));
+    async fn close(&self, code: CloseCode, writer: &mut Aborting<Ended>) -> After {
+        self.shared.with(|core| core.stop(Stop::new(code, "")));
         // Where it takes longer there is nobody to tell.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut writer.0).await;
         After::Over(CloseCode::Normal, "closed by the app".into())

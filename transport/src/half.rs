@@ -33,7 +33,8 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A connection whose TLS handshake is done and whose first frame is still to come.
+/// A connection whose TLS handshake is done (or, with early data, begun) and whose first frame is still
+/// to come.
 #[derive(Debug)]
 pub struct Connection {
     /// Reads. One task drives it.
@@ -44,6 +45,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// What carries it.
     pub transport: Transport,
+    /// Where it began with early data: its handshake is still under way.
+    pub early: Option<quic::Early>,
 }
 
 /// Where a [`Receiver`] puts what it reads. Calls do not block: what a peer may send ahead is

@@ -19,4 +19,5 @@ pub mod tls;
 pub use dial::{DialError, Dialer};
 pub use half::{Connection, End, Receiver, SendError, Sender, Sink, Stop, Transport};
 pub use listen::{AcceptError, IncomingQuic, IncomingTcp, QuicListener, TcpListener};
+pub use quic::{Early, Settled};
 pub use settings::{Settings, client_transport, server_transport};

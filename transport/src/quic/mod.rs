@@ -2,6 +2,7 @@
 //! signal lane is a bidirectional stream of its own, and binary and chat lanes are a unidirectional
 //! stream each, opened by who sends on it.
 
+pub(crate) mod early;
 mod sender;
 
 use std::{
@@ -22,7 +23,10 @@ use parking_lot::Mutex;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, Side, VarInt};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use early::{Early, Settled};
 pub use sender::Sender;
+
+use early::Farewell;
 
 use crate::{
     Connection, End, Sink, Stop, Transport,
@@ -69,19 +73,33 @@ impl fmt::Debug for Handover {
 
 /// Makes the two halves of an established QUIC connection.
 pub(crate) fn connection(conn: quinn::Connection) -> Connection {
-    let shared = Arc::new(Mutex::new(Handover::default()));
-    let remote = conn.remote_address();
-    Connection {
-        receiver: AnyReceiver::Quic(Box::new(Receiver {
-            conn: conn.clone(),
-            shared: Arc::clone(&shared),
-            streams: Vec::new(),
-            opened: 1,
-            silence: None,
-        })),
-        sender: AnySender::Quic(Box::new(Sender::new(conn, shared))),
-        remote,
-        transport: Transport::Quic,
+    Halves { farewell: Farewell::new(&conn), conn }.connection()
+}
+
+/// What the two halves are made from.
+struct Halves {
+    conn: quinn::Connection,
+    farewell: Option<Arc<Farewell>>,
+}
+
+impl Halves {
+    fn connection(self) -> Connection {
+        let Self { conn, farewell } = self;
+        let shared = Arc::new(Mutex::new(Handover::default()));
+        let remote = conn.remote_address();
+        Connection {
+            receiver: AnyReceiver::Quic(Box::new(Receiver {
+                conn: conn.clone(),
+                shared: Arc::clone(&shared),
+                streams: Vec::new(),
+                opened: 1,
+                silence: None,
+            })),
+            sender: AnySender::Quic(Box::new(Sender::new(conn, shared, farewell))),
+            remote,
+            transport: Transport::Quic,
+            early: None,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use edgeway_proto::{Class, CloseCode, Lane, frame::LaneStart};
 use parking_lot::Mutex;
 use quinn::{ConnectionError, SendStream, Side};
 
-use super::{Handover, priority, wire_code};
+use super::{Handover, early::Farewell, priority, wire_code};
 use crate::{SendError, repair::Repair};
 
 /// Writes to the lanes of a connection.
@@ -17,12 +17,18 @@ pub struct Sender {
     shared: Arc<Mutex<Handover>>,
     streams: Vec<(Lane, SendStream)>,
     repair: Repair,
+    /// For when it is dropped.
+    _farewell: Option<Arc<Farewell>>,
 }
 
 impl Sender {
-    pub(super) fn new(conn: quinn::Connection, shared: Arc<Mutex<Handover>>) -> Self {
+    pub(super) fn new(
+        conn: quinn::Connection,
+        shared: Arc<Mutex<Handover>>,
+        farewell: Option<Arc<Farewell>>,
+    ) -> Self {
         let repair = Repair::new(&conn);
-        Self { conn, shared, streams: Vec::new(), repair }
+        Self { conn, shared, streams: Vec::new(), repair, _farewell: farewell }
     }
 
     pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
