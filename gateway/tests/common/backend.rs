@@ -18,7 +18,7 @@ use edgeway_proto::{
         auth_server::{Auth, AuthServer},
         login_response,
     },
-    frame::Deliver,
+    frame::{Deliver, method},
     link::{
         self, Data, Down, DownItem, Opened, Publish, Subscribe, Up, Welcome,
         backend_server::{Backend as Service, BackendServer},
@@ -272,6 +272,10 @@ impl Auth for Handle {
         let request = request.into_inner();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let result = match &request.secret[..] {
+            secret if request.method == method::RESUME && secret != b"good" => {
+                let code = u32::try_from(CloseCode::LoginFailed.code()).unwrap();
+                login_response::Result::Rejected(Rejected { code, reason: "no such token".into() })
+            }
             b"wrong" => {
                 let code = u32::try_from(CloseCode::LoginFailed.code()).unwrap();
                 login_response::Result::Rejected(Rejected { code, reason: "wrong password".into() })

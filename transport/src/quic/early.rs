@@ -26,8 +26,10 @@ impl Farewell {
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        // Where it is closed already, that word stands.
-        self.0.close(wire_code(CloseCode::GoingAway), b"");
+        // Where it is closed already, that word stands, for the reader of this end too.
+        if self.0.close_reason().is_none() {
+            self.0.close(wire_code(CloseCode::GoingAway), b"");
+        }
     }
 }
 
