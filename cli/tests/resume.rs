@@ -73,21 +73,25 @@ async fn datagrams(front: Arc<UdpSocket>, to: SocketAddr, cut: Arc<AtomicBool>) 
             tasks.abort_all();
             continue;
         }
-        if !flows.contains_key(&from) {
+        let known: Option<&Arc<UdpSocket>> = flows.get(&from);
+        let back = if let Some(back) = known {
+            Arc::clone(back)
+        } else {
             let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             back.connect(to).await.unwrap();
             flows.insert(from, Arc::clone(&back));
-            let (front, cut) = (Arc::clone(&front), Arc::clone(&cut));
+            let (front, cut, reading) = (Arc::clone(&front), Arc::clone(&cut), Arc::clone(&back));
             tasks.spawn(async move {
                 let mut buffer = [0; 2048];
-                while let Ok(n) = back.recv(&mut buffer).await {
+                while let Ok(n) = reading.recv(&mut buffer).await {
                     if !cut.load(Ordering::SeqCst) {
                         front.send_to(&buffer[..n], from).await.unwrap();
                     }
                 }
             });
-        }
-        let _ = flows[&from].send(&buffer[..n]).await;
+            back
+        };
+        let _ = back.send(&buffer[..n]).await;
     }
 }
 

@@ -63,9 +63,14 @@ impl Sender {
             let Some(at) = at else {
                 return Err(SendError(format!("Session {} has no stream", lane.session)));
             };
-            shared.sends.remove(at).1
+            let stream = shared.sends.remove(at).1;
+            if shared.sends.is_empty() {
+                shared.sends = Vec::new();
+            }
+            stream
         };
         let _ = stream.set_priority(priority(lane));
+        self.streams.reserve_exact(1);
         self.streams.push((lane, stream));
         Ok(self.streams.len() - 1)
     }
