@@ -36,10 +36,13 @@ pub(crate) const fn initial_credit(class: Class) -> u64 {
     }
 }
 
-/// A lane's window follows what its path carries in about this time, between the initial credit
-/// and [`WINDOW_MAX_BYTES`]. So a fast path is not held up by round trips for credit, and on a slow one
-/// what is on its way is never more than a moment's worth.
-const WINDOW_TIME: Duration = Duration::from_millis(25);
+/// A lane's window grows while what it allows is on its way no longer than this above the least time
+/// seen, from the grant to the first byte that needed it. So a fast path is not held up by round trips
+/// for credit, and on a slow one no queue is built.
+const GROWS_WITHIN: Duration = Duration::from_millis(15);
+
+/// Above this it shrinks: the bytes stand in a queue.
+const SHRINKS_ABOVE: Duration = Duration::from_millis(30);
 
 /// So much is worth telling when the app has taken all that came.
 const DRY_BYTES: u64 = 2 * 1024;
@@ -56,10 +59,15 @@ struct LaneIn {
     granted: u64,
     /// What may be on its way at a time.
     window: u64,
-    /// When credit was granted last, or the first came after a pause, and what had been consumed
-    /// then.
-    since: (Instant, u64),
-    arrived: Instant,
+    /// What had been consumed when credit was granted last.
+    told: u64,
+    /// When the grant was made that the next byte beyond this total needs.
+    asked: Option<(u64, Instant)>,
+    /// The least time from a grant to the first byte that needed it.
+    least: Option<Duration>,
+    /// Grants to pass before the window may grow again, and how many that were the last time.
+    waits: u32,
+    patience: u32,
 }
 
 #[derive(Debug, Default)]
@@ -97,8 +105,8 @@ impl Queue {
         for bytes in arrived.lanes.drain(..) {
             let Some(lane) = Lane::from_byte(bytes.lane) else { continue };
             let lane = state.lane(lane);
-            lane.arrive(now);
             lane.received += bytes.received;
+            lane.adapt(now);
             // One frame may begin below the limit and end above it.
             if lane.received - bytes.last >= lane.granted {
                 result =
@@ -193,8 +201,7 @@ impl Queue {
         let dry = state.events.is_empty();
         for lane in &mut state.lanes {
             if lane.due(dry) {
-                lane.adapt(now);
-                lane.granted = lane.granted.max(lane.consumed + lane.window);
+                lane.grant(now);
                 grant(lane.lane, lane.granted);
             }
         }
@@ -235,30 +242,40 @@ impl LaneIn {
     /// Half of the window is to be given back; or the app has taken all that came (`dry`), and the
     /// gateway is to hear of it, be the window used up or not: it then gives others their turn.
     fn due(&self, dry: bool) -> bool {
-        let taken = self.consumed - self.since.1;
+        let taken = self.consumed - self.told;
         self.consumed + self.window >= self.granted + self.window / 2
             || (dry && taken >= DRY_BYTES && self.lane.class != Class::Signal)
     }
 
-    /// Sets the window to what was consumed in [`WINDOW_TIME`], within half and twice the one
-    /// before.
-    fn adapt(&mut self, now: Instant) {
-        let (at, consumed) = std::mem::replace(&mut self.since, (now, self.consumed));
-        let elapsed = now.saturating_duration_since(at).max(Duration::from_millis(1));
-        let consumed = u128::from(self.consumed - consumed);
-        let per_window = consumed * WINDOW_TIME.as_micros() / elapsed.as_micros();
-        let per_window = u64::try_from(per_window).unwrap_or(u64::MAX);
-        let initial = initial_credit(self.lane.class);
-        let per_window = per_window.clamp(self.window / 2, self.window * 2);
-        self.window = per_window.clamp(initial, WINDOW_MAX_BYTES);
+    fn grant(&mut self, now: Instant) {
+        self.told = self.consumed;
+        let total = self.consumed + self.window;
+        if total > self.granted {
+            self.asked.get_or_insert((self.granted, now));
+            self.granted = total;
+        }
     }
 
-    /// Bytes arrive. A pause before them says nothing of the path.
-    fn arrive(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.arrived) > WINDOW_TIME {
-            self.since = (now, self.consumed);
+    /// Learns from bytes that needed a grant. Where the sender had nothing to send for a while, that
+    /// looks like a queue, and does no harm: it does not need a large window.
+    fn adapt(&mut self, now: Instant) {
+        let Some((_, at)) = self.asked.take_if(|(total, _)| self.received > *total) else { return };
+        let took = now.saturating_duration_since(at);
+        // Paths change: the least time is forgotten, but slowly: a queue must not come to look normal.
+        let least =
+            self.least.map_or(took, |least| took.min(least + took.saturating_sub(least) / 512));
+        self.least = Some(least);
+        let above = took - least;
+        if above > SHRINKS_ABOVE {
+            self.window = (self.window / 2).max(initial_credit(self.lane.class));
+            // What did not fit is not tried again soon.
+            self.patience = (self.patience * 2).clamp(4, 256);
+            self.waits = self.patience;
+        } else if above <= GROWS_WITHIN && self.waits == 0 {
+            self.window = (self.window * 2).min(WINDOW_MAX_BYTES);
+        } else {
+            self.waits = self.waits.saturating_sub(1);
         }
-        self.arrived = now;
     }
 }
 
@@ -267,7 +284,6 @@ impl State {
         let at = match self.lanes.iter().position(|l| l.lane == lane) {
             Some(at) => at,
             None => {
-                let now = Instant::now();
                 let granted = initial_credit(lane.class);
                 self.lanes.push(LaneIn {
                     lane,
@@ -275,8 +291,11 @@ impl State {
                     consumed: 0,
                     granted,
                     window: granted,
-                    since: (now, 0),
-                    arrived: now,
+                    told: 0,
+                    asked: None,
+                    least: None,
+                    waits: 0,
+                    patience: 0,
                 });
                 self.lanes.len() - 1
             }
@@ -352,8 +371,7 @@ mod tests {
         assert_eq!(grants(&queue), [0u64; 0]);
         let (taken, due) = queue.take(10);
         assert_eq!((taken.len(), due), (1, true));
-        // What was consumed, and a window that has doubled: it was consumed at once.
-        assert_eq!(grants(&queue), [9000 + 2 * CREDIT_LOW_BYTES]);
+        assert_eq!(grants(&queue), [9000 + CREDIT_LOW_BYTES]);
         assert_eq!(grants(&queue), [0u64; 0]);
     }
 
@@ -377,8 +395,7 @@ mod tests {
     fn what_is_no_event_comes_back_at_once() {
         let queue = Queue::default();
         assert!(arrived(&queue, CHAT, 9000, false).unwrap());
-        // What was consumed, and a window that has doubled: it was consumed at once.
-        assert_eq!(grants(&queue), [9000 + 2 * CREDIT_LOW_BYTES]);
+        assert_eq!(grants(&queue), [9000 + CREDIT_LOW_BYTES]);
     }
 
     #[test]
@@ -388,6 +405,35 @@ mod tests {
         arrived(&queue, CHAT, 60_000, true).unwrap();
         let stop = arrived(&queue, CHAT, 10, true).unwrap_err();
         assert_eq!(stop.code, CloseCode::CreditExceeded);
+    }
+
+    #[test]
+    fn a_window_grows_on_a_fast_path_and_shrinks_in_a_queue() {
+        let ms = Duration::from_millis;
+        let mut now = Instant::now();
+        let mut state = State::default();
+        let lane = state.lane(CHAT);
+        // The sender uses all that it may, and what a grant allows comes so much later.
+        let mut round = |lane: &mut LaneIn, took: u64| {
+            lane.received = lane.granted;
+            lane.consumed = lane.granted;
+            lane.grant(now);
+            now += ms(took);
+            lane.received += 1;
+            lane.adapt(now);
+            lane.window
+        };
+        assert_eq!(round(lane, 100), 2 * CREDIT_LOW_BYTES);
+        assert_eq!(round(lane, 105), 4 * CREDIT_LOW_BYTES);
+        assert_eq!(round(lane, 120), 4 * CREDIT_LOW_BYTES);
+        for _ in 0..10 {
+            round(lane, 100);
+        }
+        assert_eq!(lane.window, WINDOW_MAX_BYTES);
+        for _ in 0..10 {
+            round(lane, 400);
+        }
+        assert_eq!(lane.window, CREDIT_LOW_BYTES);
     }
 
     #[test]

@@ -128,10 +128,9 @@ impl Turns {
             };
             if let Some(Given { outbox, turn, .. }) = given
                 && let Some(outbox) = outbox.upgrade()
+                && outbox.end_turn(turn)
             {
-                if outbox.end_turn(turn) {
-                    self.0.overdue.increment(1);
-                }
+                self.0.overdue.increment(1);
             }
         }
     }

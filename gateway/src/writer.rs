@@ -68,10 +68,6 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics:
                 waits.owed = Some(Box::pin(sleep));
             }
         }
-        if frames.capacity() > 64 {
-            // An idle connection holds no buffer.
-            frames = Vec::new();
-        }
     }
 }
 
@@ -164,8 +160,9 @@ async fn next(
                 Poll::Pending
             }
             Poll::Pending => {
-                // What was to be written is gone: others may write.
+                // What was to be written is gone: others may write. An idle connection holds no buffer.
                 waits.turn = None;
+                *frames = Vec::new();
                 Poll::Pending
             }
             next => next,

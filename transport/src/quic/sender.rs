@@ -35,7 +35,8 @@ impl Sender {
         self.repair.sent(&self.conn, lane, frames);
         let at = match self.streams.iter().position(|(l, _)| *l == lane) {
             Some(at) => at,
-            None => self.open(lane).await?,
+            // Boxed: once a lane, and its state is large.
+            None => Box::pin(self.open(lane)).await?,
         };
         self.streams[at].1.write_all_chunks(frames).await.map_err(|e| SendError(e.to_string()))
     }
