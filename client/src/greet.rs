@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -34,6 +35,8 @@ pub(crate) struct Established {
     pub(crate) sender: Sender,
     pub(crate) port: Arc<Port>,
     pub(crate) transport: Transport,
+    /// Where it leads.
+    pub(crate) addr: SocketAddr,
     pub(crate) welcome: frame::Welcome,
     pub(crate) logged_in: frame::LoggedIn,
     /// What came beside: for the client.
@@ -111,7 +114,8 @@ pub(crate) struct Greeting {
     reading: Reading,
     sender: Sender,
     port: Arc<Port>,
-    transport: Transport,
+    pub(crate) transport: Transport,
+    addr: SocketAddr,
     early: Vec<Incoming>,
     said: Instant,
 }
@@ -120,7 +124,7 @@ impl Greeting {
     async fn hello(conn: Connection, flight: &Flight, all: bool) -> Result<Self, ConnectError> {
         let port = Arc::new(Port::default());
         let mut sink = PortSink::new(Arc::clone(&port));
-        let Connection { mut receiver, mut sender, transport, .. } = conn;
+        let Connection { mut receiver, mut sender, transport, remote: addr } = conn;
         let reading = Box::pin(async move { receiver.run(&mut sink).await });
         let said = Instant::now();
         if all {
@@ -130,7 +134,7 @@ impl Greeting {
         } else {
             send(&mut sender, Lane::CONTROL, vec![flight.hello.clone()]).await?;
         }
-        Ok(Self { reading, sender, port, transport, early: Vec::new(), said })
+        Ok(Self { reading, sender, port, transport, addr, early: Vec::new(), said })
     }
 
     /// Waits for a frame of the control lane that `pick` takes; keeps the others.
@@ -232,6 +236,7 @@ pub(crate) async fn finish(
         sender: winner.sender,
         port: winner.port,
         transport: winner.transport,
+        addr: winner.addr,
         welcome,
         logged_in,
         early: winner.early,

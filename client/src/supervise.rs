@@ -6,18 +6,22 @@ use std::{
 };
 
 use edgeway_proto::{CloseCode, Return, frame::param};
-use edgeway_transport::{End, Stop, Transport};
+use edgeway_transport::{End, Sender, Stop, Transport};
 use tokio::{task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ClientConfig, ConnectError, Event,
-    connect::connect,
+    beside::Beside,
+    connect::{Found, connect},
     connector::Connector,
     core::{GoAway, param_of},
     error::after,
-    greet::Established,
+    greet::{Established, Reading},
+    memory::PROVEN,
+    pulse::{Pulse, server_idle},
     shared::Shared,
-    writer::{Ended, KeepAlive, write},
+    writer::{Ended, write},
 };
 
 /// After a connection that lasted so long the first try goes at once.
@@ -39,6 +43,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest random part of coming back when a server goes away.
 const GO_AWAY_JITTER: Duration = Duration::from_secs(5);
 
+/// How long the writer may take to stop where another connection takes over.
+const RELEASE: Duration = Duration::from_millis(100);
+
+/// How long a connection that was taken over from is kept: by then the server has put the new one in
+/// its place, and nobody has left in between.
+const KEEP_OLD: Duration = Duration::from_secs(2);
+
 /// The token of the ping after a move. The app's own begin at 1.
 const MOVED_TOKEN: u64 = 0;
 
@@ -58,8 +69,35 @@ enum After {
     Over(CloseCode, String),
 }
 
+/// How a connection ended for its client.
+enum Driven {
+    /// It is lost, or closed.
+    Ended(After),
+    /// A fresh connection takes over from it.
+    Switch(Box<Found>, Old),
+}
+
+/// A connection that another takes over from: no longer read or written.
+struct Old {
+    reading: Reading,
+    sender: Option<Sender>,
+}
+
+impl Old {
+    /// Ends it once the server knows the new one.
+    async fn end(self) {
+        sleep(KEEP_OLD).await;
+        if let Some(sender) = self.sender {
+            // Where the path is dead there is nobody to tell.
+            let close = sender.close(CloseCode::Normal, "moved to another connection", 0);
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+        }
+        drop(self.reading);
+    }
+}
+
 /// Stops a task when it is no longer wanted.
-struct Aborting<T>(JoinHandle<T>);
+pub(crate) struct Aborting<T>(pub(crate) JoinHandle<T>);
 
 impl<T> Drop for Aborting<T> {
     fn drop(&mut self) {
@@ -71,9 +109,24 @@ impl Supervisor {
     /// Runs until the client is closed, by either side.
     pub(crate) async fn run(self, mut established: Established) {
         let mut tries = 0u32;
+        // One at a time.
+        let mut _parting: Aborting<()>;
         loop {
             let begun = Instant::now();
-            let after = self.drive(established).await;
+            let after = match self.drive(established).await {
+                Driven::Ended(after) => after,
+                Driven::Switch(found, old) => {
+                    let taken = self.take_over(*found).await;
+                    _parting = Aborting(tokio::spawn(old.end()));
+                    match taken {
+                        Ok(next) => {
+                            established = next;
+                            continue;
+                        }
+                        Err(after) => after,
+                    }
+                }
+            };
             let (mut reason, mut delay, mut endpoint) = match after {
                 After::Again { reason, delay, endpoint } => (reason, delay, endpoint),
                 After::Over(code, reason) => return self.shared.finished(code, reason),
@@ -110,11 +163,35 @@ impl Supervisor {
                     },
                 }
             };
-            let transport = established.transport;
-            self.shared.with(|core| {
-                core.stats.reconnects += 1;
-                core.event(Event::Reconnected { transport });
-            });
+            self.reconnected(established.transport);
+        }
+    }
+
+    fn reconnected(&self, transport: Transport) {
+        self.shared.with(|core| {
+            core.stats.reconnects += 1;
+            core.event(Event::Reconnected { transport });
+        });
+    }
+
+    /// Logs in on a fresh connection that takes over; what comes instead where that fails.
+    async fn take_over(&self, found: Found) -> Result<Established, After> {
+        let taking = async {
+            self.shared.queue.drained().await;
+            tokio::time::timeout(self.config.connect_timeout, found.take()).await
+        };
+        let Some(taken) = self.unless_closed(taking).await else {
+            return Err(After::Over(CloseCode::Normal, "closed by the app".into()));
+        };
+        match taken.unwrap_or(Err(ConnectError::TimedOut)) {
+            Ok(established) => {
+                self.reconnected(established.transport);
+                Ok(established)
+            }
+            Err(e) => match verdict(&e) {
+                Some(code) => Err(After::Over(code, e.to_string())),
+                None => Err(again(e.to_string())),
+            },
         }
     }
 
@@ -130,7 +207,11 @@ impl Supervisor {
                 return false;
             }
             // Asked to connect at once: the network is there again.
-            if self.shared.take_reconnect() || self.shared.take_move() {
+            let moved = self.shared.take_move();
+            if moved {
+                self.forget_network();
+            }
+            if self.shared.take_reconnect() || moved {
                 self.shared.queue.drained().await;
                 return true;
             }
@@ -145,10 +226,15 @@ impl Supervisor {
     async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
         // Boxed: its state is large, and gone once it is connected.
         let connecting = Box::pin(connect(&self.connector, &self.config, &self.device, endpoint));
-        tokio::pin!(connecting);
+        self.unless_closed(connecting).await
+    }
+
+    /// What comes of something; `None` where the app closed the client meanwhile.
+    async fn unless_closed<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(what);
         loop {
             tokio::select! {
-                result = &mut connecting => return Some(result),
+                result = &mut what => return Some(result),
                 () = self.shared.control.notified() => {
                     if self.shared.close_asked() {
                         return None;
@@ -159,7 +245,7 @@ impl Supervisor {
     }
 
     /// Drives a connection to its end.
-    async fn drive(&self, established: Established) -> After {
+    async fn drive(&self, established: Established) -> Driven {
         let Established { mut reading, mut sender, port, transport, raced, .. } = established;
         if self.config.repair && param_of(&established.welcome, param::REPAIR) == Some(1) {
             sender.enable_repair();
@@ -168,6 +254,10 @@ impl Supervisor {
         let shared = &self.shared;
         shared.queue.reset();
         shared.set_rtt(established.rtt);
+        let path = sender.path().cloned();
+        let idle = server_idle(&established.welcome);
+        shared.signs.connected(path.clone(), begun);
+        shared.set_server_idle(idle);
         shared.set_connection(Some(transport), Some(&established.logged_in.user));
         port.give_to(Arc::clone(shared));
         shared.with(|core| core.connected(&established.welcome, established.opened_bytes));
@@ -175,11 +265,13 @@ impl Supervisor {
         if let Err(stop) = shared.receive(&mut early) {
             shared.with(|core| core.stop(stop));
         }
-        let keep_alive = (transport == Transport::Tcp)
-            .then(|| KeepAlive::new(self.config.idle_timeout, &established.welcome));
-        let writing = write(Arc::clone(shared), sender, keep_alive);
+        let pulse = Pulse::new(path.clone(), self.config.idle_timeout, idle, begun);
+        let release = CancellationToken::new();
+        let writing = write(Arc::clone(shared), sender, pulse, release.clone());
+        let mut beside = Beside::new(self, path, established.rtt, established.addr);
         let mut writer = Aborting(tokio::spawn(writing));
         let mut going: Option<(GoAway, std::pin::Pin<Box<tokio::time::Sleep>>)> = None;
+        let mut switch = None;
         let after = loop {
             if shared.close_asked() {
                 break self.close(&mut writer).await;
@@ -187,8 +279,13 @@ impl Supervisor {
             if shared.take_reconnect() {
                 break again("asked by the app".into());
             }
-            if shared.take_move() && !self.follow(transport) {
-                break again("the network changed".into());
+            if shared.take_move() {
+                self.forget_network();
+                if !beside.moved() {
+                    break again("the network changed".into());
+                }
+                // Waits for no answer: it only has the server learn the new address.
+                let _ = shared.with(|core| core.ping(MOVED_TOKEN, None));
             }
             if going.is_none()
                 && let Some(away) = shared.with(crate::core::Core::take_going_away)
@@ -209,11 +306,12 @@ impl Supervisor {
                 ended = &mut writer.0 => match ended {
                     Ok(Ended::Closed(reason)) => break again(reason),
                     Ok(Ended::Silent(sender)) => {
-                        sender.close(CloseCode::IdleTimeout, "nothing heard", 0).await;
+                        let close = sender.close(CloseCode::IdleTimeout, "nothing heard", 0);
+                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
                         break again("nothing was heard for the idle time".into());
                     }
                     // The reader knows why: it ends too, and soon.
-                    Ok(Ended::Broken) | Err(_) => {
+                    Ok(Ended::Broken | Ended::Released(_)) | Err(_) => {
                         let end = tokio::time::timeout(CLOSE_TIMEOUT, &mut reading).await;
                         let end = end.unwrap_or(End::Lost("it takes no more".into()));
                         break after_end(end, raced, begun);
@@ -228,21 +326,35 @@ impl Supervisor {
                         endpoint,
                     };
                 }
+                found = beside.next() => {
+                    release.cancel();
+                    let sender = match tokio::time::timeout(RELEASE, &mut writer.0).await {
+                        Ok(Ok(Ended::Released(sender) | Ended::Silent(sender))) => Some(sender),
+                        _ => None,
+                    };
+                    switch = Some((Box::new(found), Old { reading, sender }));
+                    break again("another connection takes over".into());
+                }
                 () = shared.control.notified() => {}
             }
         };
         drop(writer);
+        if transport == Transport::Quic && begun.elapsed() >= PROVEN {
+            self.connector.memory(|memory| memory.quic_proven(&self.config.server));
+        }
+        shared.signs.disconnected();
         shared.set_connection(None, None);
         shared.with(crate::core::Core::disconnected);
-        after
+        match switch {
+            Some((found, old)) => Driven::Switch(found, old),
+            None => Driven::Ended(after),
+        }
     }
 
-    /// Takes the connection to the network that is there now. False where it cannot follow.
-    fn follow(&self, transport: Transport) -> bool {
-        transport == Transport::Quic
-            && self.connector.rebind().is_ok()
-            // Waits for no answer: it only has the server learn the new address.
-            && self.shared.with(|core| core.ping(MOVED_TOKEN, None)).is_ok()
+    /// Nothing of what was learned holds in another network.
+    fn forget_network(&self) {
+        self.connector.memory(crate::memory::Memory::clear);
+        self.shared.signs.heartbeat.lock().forget();
     }
 
     /// Closes the connection.

@@ -23,9 +23,6 @@ use crate::{
 /// Connections are given this long to take their last words at a shutdown.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// How often a client sends something on an idle connection: twice within its idle time.
-const KEEP_ALIVES: u32 = 2;
-
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -71,7 +68,7 @@ impl Gateway {
         let settings = Settings {
             sessions: config.limits.sessions,
             idle_timeout: config.limits.idle_timeout,
-            keep_alive: config.limits.idle_timeout / (KEEP_ALIVES + 1),
+            keep_alive: None,
         };
         let failed = |what, addr, key| move |source| BindError::Listen { what, addr, key, source };
         let (mut quic, mut tcp) = (None, None);

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub use sender::Sender;
 
 use crate::{
-    Connection, End, Sink, Stop, Transport,
+    Connection, End, Path, Sink, Stop, Transport,
     half::{Receiver as AnyReceiver, Sender as AnySender},
     repair::{Reorder, repaired, take_copy},
 };
@@ -70,6 +70,7 @@ impl fmt::Debug for Handover {
 /// Makes the two halves of an established QUIC connection.
 pub(crate) fn connection(conn: quinn::Connection) -> Connection {
     let shared = Arc::new(Mutex::new(Handover::default()));
+    let path = Arc::new(Path::default());
     let remote = conn.remote_address();
     Connection {
         receiver: AnyReceiver::Quic(Box::new(Receiver {
@@ -78,8 +79,9 @@ pub(crate) fn connection(conn: quinn::Connection) -> Connection {
             streams: Vec::new(),
             opened: 1,
             silence: None,
+            path: Arc::clone(&path),
         })),
-        sender: AnySender::Quic(Box::new(Sender::new(conn, shared))),
+        sender: AnySender::Quic(Box::new(Sender::new(conn, shared, path))),
         remote,
         transport: Transport::Quic,
     }
@@ -110,6 +112,7 @@ pub struct Receiver {
     opened: u64,
     /// Runs while there is a stream that has not said whose it is, or whose Session is not open.
     silence: Option<Pin<Box<Sleep>>>,
+    path: Arc<Path>,
 }
 
 /// What became of one stream in one turn.
@@ -325,6 +328,9 @@ impl Receiver {
             }
             sink.frame(lane, frame).map_err(|stop| Turn::Over(End::Stopped(stop)))?;
             next = self.streams[at].reorder.released();
+            if next.is_some() {
+                self.path.copy_was_first();
+            }
         }
         Ok(())
     }
@@ -343,6 +349,10 @@ impl Receiver {
                     Err(e) => return Poll::Ready(End::Stopped(e.into())),
                 };
                 let frame = self.streams[at].reorder.copy(number, frame);
+                self.path.copy_came();
+                if frame.is_some() {
+                    self.path.copy_was_first();
+                }
                 number += 1;
                 if let Err(Turn::Over(end)) = self.pass_on(at, lane, frame, sink) {
                     return Poll::Ready(end);

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quinn::{ConnectionError, SendStream, Side};
 
 use super::{Handover, priority, wire_code};
-use crate::{SendError, repair::Repair};
+use crate::{Path, SendError, repair::Repair};
 
 /// Writes to the lanes of a connection.
 #[derive(Debug)]
@@ -20,8 +20,12 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(conn: quinn::Connection, shared: Arc<Mutex<Handover>>) -> Self {
-        let repair = Repair::new(&conn);
+    pub(super) fn new(
+        conn: quinn::Connection,
+        shared: Arc<Mutex<Handover>>,
+        path: Arc<Path>,
+    ) -> Self {
+        let repair = Repair::new(&conn, path);
         Self { conn, shared, streams: Vec::new(), repair }
     }
 
@@ -95,6 +99,18 @@ impl Sender {
     /// Whether nothing is heard from the peer any more: what is droppable is better kept.
     pub(crate) fn is_silent(&self) -> bool {
         self.repair.is_silent()
+    }
+
+    pub(crate) fn path(&self) -> &Arc<Path> {
+        self.repair.path()
+    }
+
+    pub(crate) fn moved(&mut self) -> bool {
+        self.repair.moved(&self.conn)
+    }
+
+    pub(crate) fn beat(&mut self) -> bool {
+        self.repair.beat(&self.conn)
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

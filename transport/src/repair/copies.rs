@@ -75,6 +75,8 @@ pub(crate) struct Copies {
     items: VecDeque<Item>,
     bytes: usize,
     probed: Option<Instant>,
+    /// Copies made, for statistics.
+    made: u64,
 }
 
 impl Copies {
@@ -144,6 +146,7 @@ impl Copies {
                 continue;
             }
             put_copy(&mut out, item.lane, item.first, &item.frames);
+            self.made += 1;
             item.again = [item.again[1], Some(now)];
             item.stage = item.stage.saturating_add(1);
             item.schedule(path, now);
@@ -176,6 +179,7 @@ impl Copies {
                 break;
             }
             put_copy(&mut out, item.lane, item.first, &item.frames);
+            self.made += 1;
             item.again = [item.again[1], Some(now)];
         }
         if out.is_empty() {
@@ -183,6 +187,16 @@ impl Copies {
             put_copy(&mut out, Lane::CONTROL, 0, &Bytes::new());
         }
         Some(out.freeze())
+    }
+
+    /// Copies made so far.
+    pub(crate) fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// The next probe is due at once.
+    pub(crate) fn probe_at_once(&mut self) {
+        self.probed = None;
     }
 
     /// When the next copy is due.
