@@ -41,6 +41,9 @@ pub(crate) const fn initial_credit(class: Class) -> u64 {
 /// what is on its way is never more than a moment's worth.
 const WINDOW_TIME: Duration = Duration::from_millis(25);
 
+/// So much is worth telling when the app has taken all that came.
+const DRY_BYTES: u64 = 2 * 1024;
+
 /// The most that a lane's window grows to.
 const WINDOW_MAX_BYTES: u64 = 128 * 1024;
 
@@ -187,8 +190,9 @@ impl Queue {
             return;
         }
         let now = Instant::now();
+        let dry = state.events.is_empty();
         for lane in &mut state.lanes {
-            if lane.due() {
+            if lane.due(dry) {
                 lane.adapt(now);
                 lane.granted = lane.granted.max(lane.consumed + lane.window);
                 grant(lane.lane, lane.granted);
@@ -228,8 +232,12 @@ impl Queue {
 }
 
 impl LaneIn {
-    fn due(&self) -> bool {
+    /// Half of the window is to be given back; or the app has taken all that came (`dry`), and the
+    /// gateway is to hear of it, be the window used up or not: it then gives others their turn.
+    fn due(&self, dry: bool) -> bool {
+        let taken = self.consumed - self.since.1;
         self.consumed + self.window >= self.granted + self.window / 2
+            || (dry && taken >= DRY_BYTES && self.lane.class != Class::Signal)
     }
 
     /// Sets the window to what was consumed in [`WINDOW_TIME`], within half and twice the one
@@ -277,15 +285,17 @@ impl State {
     }
 
     fn check_grant(&mut self, lane: u8) {
-        self.grants |= self.lanes.iter().any(|l| l.lane.to_byte() == lane && l.due());
+        let dry = self.events.is_empty();
+        self.grants |= self.lanes.iter().any(|l| l.lane.to_byte() == lane && l.due(dry));
     }
 
     fn take(&mut self, max: usize) -> Vec<Event> {
         if max >= self.events.len() {
             let costs = std::mem::take(&mut self.costs);
             self.bytes = 0;
+            let events = std::mem::take(&mut self.events).into();
             self.consume(costs.iter().copied());
-            return std::mem::take(&mut self.events).into();
+            return events;
         }
         let costs: Vec<(u8, u32)> = self.costs.drain(..max).collect();
         self.bytes -= costs.iter().map(|(_, bytes)| u64::from(*bytes)).sum::<u64>();
@@ -345,6 +355,22 @@ mod tests {
         // What was consumed, and a window that has doubled: it was consumed at once.
         assert_eq!(grants(&queue), [9000 + 2 * CREDIT_LOW_BYTES]);
         assert_eq!(grants(&queue), [0u64; 0]);
+    }
+
+    #[test]
+    fn the_gateway_is_told_when_the_app_has_taken_all() {
+        let queue = Queue::default();
+        arrived(&queue, CHAT, 9000, true).unwrap();
+        queue.take(10);
+        let granted = grants(&queue)[0];
+        arrived(&queue, CHAT, 2000, true).unwrap();
+        assert!(!queue.take(10).1, "too little to be worth telling");
+        arrived(&queue, CHAT, 48, true).unwrap();
+        arrived(&queue, CHAT, 1, true).unwrap();
+        assert!(!queue.take(1).1, "not all is taken");
+        assert!(queue.take(1).1);
+        // Be the window used up or not.
+        assert!(grants(&queue)[0] >= granted);
     }
 
     #[test]

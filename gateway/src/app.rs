@@ -16,8 +16,8 @@ use crate::{
     listen,
     metrics::Metrics,
     registry::Registry,
+    turns::Turns,
     uplink::{AddressError, Links},
-    writer::Turns,
 };
 
 /// Connections are given this long to take their last words at a shutdown.
@@ -154,6 +154,7 @@ impl Gateway {
         for listener in [tcp, plain].into_iter().flatten() {
             loops.spawn(listen::tcp(Arc::clone(&ctx), listener, accepting.clone()));
         }
+        let ending = tokio::spawn(ctx.turns.clone().end_overdue());
         loops.spawn(drain::sweep(Arc::clone(&ctx), accepting.clone()));
         shutdown.cancelled().await;
 
@@ -170,6 +171,7 @@ impl Gateway {
         if let Some(listener) = quic {
             let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
         }
+        ending.abort();
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::Limits, hub::Hub, limits::Buckets, metrics::Metrics, registry::Registry, uplink::Links,
-    writer::Turns,
+    config::Limits, hub::Hub, limits::Buckets, metrics::Metrics, registry::Registry, turns::Turns,
+    uplink::Links,
 };
 
 /// See the module.

@@ -2,7 +2,8 @@
 //! handles of groups, and speaks to backends by the contract of `proto/link.proto` alone.
 //!
 //! Modules import only from below in this list: `app`, `drain`, `listen`, `conn`, `reader`,
-//! `sessions`, `handshake`, `context`, `registry`, `uplink`, `downlink`, `hub`, `writer`, `outbox`;
+//! `sessions`, `handshake`, `context`, `registry`, `uplink`, `downlink`, `hub`, `writer`, `turns`,
+//! `outbox`;
 //! `config`, `limits`, `metrics` and `clock` are leaves.
 
 mod app;
@@ -21,6 +22,7 @@ mod outbox;
 mod reader;
 mod registry;
 mod sessions;
+mod turns;
 mod uplink;
 mod writer;
 

@@ -63,7 +63,7 @@ impl Reader {
             Frame::Credit(credit) => {
                 let session = u8::try_from(credit.session).unwrap_or(0);
                 let lane = Lane::new(session, credit.class);
-                self.conn.outbox.with(|p| p.credit(lane, credit.total));
+                self.conn.outbox.credit(lane, credit.total);
                 Ok(())
             }
             // A bare connection has no other lane for what is the Session's.

@@ -8,50 +8,44 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use edgeway_proto::Lane;
 use edgeway_transport::Sender;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     metrics::Metrics,
     outbox::{Next, Outbox, Policy, Work},
+    turns::{TURN_BYTES, Turns, WORTH_HOLDING},
 };
-
-/// Strokes and chat that a connection hands over in its turn: a few packets, few enough that
-/// they do not delay a signal, enough that the kernel can send them in one call.
-const LOW_TURN_BYTES: usize = 16 * 1024;
 
 /// A connection that is to be closed waits this long for a client that takes nothing.
 const STUCK: Duration = Duration::from_secs(1);
 
-/// Connections of a gateway that are in their turn at a time.
-const TURNS: usize = 8;
-
-/// Whose turn it is to write strokes and chat, first come, first served.
-#[derive(Debug, Clone)]
-pub struct Turns(Arc<Semaphore>);
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(TURNS)))
-    }
-}
-
 /// Writes until the connection is closed, by either side.
 pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics: Arc<Metrics>) {
     let mut frames = Vec::new();
-    let (mut timer, mut tending) = (None, None);
+    let mut waits = Waits { turns, turn: None, owed: None, tending: None };
     loop {
-        match next(&mut sender, &outbox, &mut timer, &mut tending, &mut frames).await {
+        match next(&mut sender, &outbox, &mut waits, &mut frames).await {
             Next::High(Work::Write(lane)) => {
                 metrics.written(lane.class);
-                let written = write(&mut sender, lane, &mut frames);
-                if !unless_stuck(&outbox, pin!(written)).await {
+                let done = {
+                    let mut write = pin!(write(&mut sender, lane, &mut frames));
+                    match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
+                        Poll::Ready(done) => done,
+                        Poll::Pending => {
+                            // It must not be given a turn while it cannot use one.
+                            waits.turn = None;
+                            unless_stuck(&outbox, write).await
+                        }
+                    }
+                };
+                if !done {
                     return give_up(sender, &outbox);
                 }
                 frames.clear();
@@ -64,12 +58,13 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics:
                 return;
             }
             Next::Low => {
-                if !low(&mut sender, &outbox, &turns, &metrics, &mut frames).await {
+                if !low(&mut sender, &outbox, &mut waits, &metrics, &mut frames).await {
                     return give_up(sender, &outbox);
                 }
             }
             Next::Owed(due) => {
-                timer = Some(Box::pin(tokio::time::sleep_until(Instant::from_std(due))))
+                let sleep = tokio::time::sleep_until(Instant::from_std(due));
+                waits.owed = Some(Box::pin(sleep));
             }
         }
         if frames.capacity() > 64 {
@@ -103,25 +98,77 @@ fn give_up(sender: Sender, outbox: &Outbox) {
 
 type Timer = Option<Pin<Box<tokio::time::Sleep>>>;
 
-/// The next thing to do. Meanwhile the path is tended: `tending` runs while anything is in flight,
+/// What a writer waits for beside its outbox.
+struct Waits {
+    turns: Turns,
+    /// Its place among those who want a turn, or its turn.
+    turn: Option<Turning>,
+    /// The time at which credit is to be given back.
+    owed: Timer,
+    /// The time at which the path wants tending.
+    tending: Timer,
+}
+
+enum Turning {
+    Waiting(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
+    Has(Option<OwnedSemaphorePermit>),
+}
+
+impl Waits {
+    /// Whether it is this connection's turn. It keeps its place while it does something else.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> bool {
+        let turns = &self.turns;
+        let turn = self.turn.get_or_insert_with(|| {
+            let turns = turns.clone();
+            Turning::Waiting(Box::pin(async move { turns.next().await }))
+        });
+        if let Turning::Waiting(place) = turn
+            && let Poll::Ready(permit) = place.as_mut().poll(cx)
+        {
+            *turn = Turning::Has(permit);
+        }
+        matches!(turn, Turning::Has(_))
+    }
+
+    fn take_turn(&mut self) -> Option<OwnedSemaphorePermit> {
+        match self.turn.take() {
+            Some(Turning::Has(turn)) => turn,
+            _ => None,
+        }
+    }
+}
+
+/// The next thing to do. Meanwhile the path is tended: that timer runs while anything is in flight,
 /// and is not set anew for each write.
 async fn next(
     sender: &mut Sender,
     outbox: &Outbox,
-    timer: &mut Timer,
-    tending: &mut Timer,
+    waits: &mut Waits,
     frames: &mut Vec<Bytes>,
 ) -> Next {
     poll_fn(|cx| {
-        if let Some(sleep) = timer
+        if let Some(sleep) = &mut waits.owed
             && sleep.as_mut().poll(cx).is_ready()
         {
-            *timer = None;
+            waits.owed = None;
             outbox.settle(std::time::Instant::now());
         }
-        tend(sender, tending, cx);
-        let told = timer.as_ref().map(|sleep| sleep.deadline().into_std());
-        outbox.poll_next(cx, told, !sender.is_silent(), frames)
+        tend(sender, &mut waits.tending, cx);
+        let told = waits.owed.as_ref().map(|sleep| sleep.deadline().into_std());
+        match outbox.poll_next(cx, told, !sender.is_silent(), frames) {
+            Poll::Ready(Next::Low) if !waits.poll_turn(cx) => {
+                // Urgent work does not wait for a turn.
+                ready!(outbox.poll_high(cx));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => {
+                // What was to be written is gone: others may write.
+                waits.turn = None;
+                Poll::Pending
+            }
+            next => next,
+        }
     })
     .await
 }
@@ -145,36 +192,27 @@ fn tend(sender: &mut Sender, tending: &mut Timer, cx: &mut Context<'_>) {
     }
 }
 
-/// Writes strokes or chat when it is this connection's turn. False where the connection is over.
+/// Writes strokes or chat in this connection's turn. False where the connection is over.
 async fn low(
     sender: &mut Sender,
-    outbox: &Outbox,
-    turns: &Turns,
+    outbox: &Arc<Outbox>,
+    waits: &mut Waits,
     metrics: &Metrics,
     frames: &mut Vec<Bytes>,
 ) -> bool {
-    let turn = {
-        let mut acquire = pin!(turns.0.acquire());
-        poll_fn(|cx| {
-            // Urgent work does not wait for a turn.
-            if outbox.poll_high(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            acquire.as_mut().poll(cx).map(Result::ok)
-        })
-        .await
-    };
-    let Some(turn) = turn else { return true };
-    let Some(Work::Write(lane)) = outbox.take_low(LOW_TURN_BYTES, frames) else { return true };
+    let turn = waits.take_turn();
+    let Some(Work::Write(lane)) = outbox.take_low(TURN_BYTES, frames) else { return true };
     metrics.written(lane.class);
+    let bytes: usize = frames.iter().map(Bytes::len).sum();
     let written = {
         let mut write = pin!(write(sender, lane, frames));
         match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
             Poll::Ready(written) => {
-                // The turn lasts until the transport's own task has had the chance to send: the
-                // runtime's queue is first in, first out, and that task was woken by the write.
-                tokio::task::yield_now().await;
-                drop(turn);
+                if let Some(turn) = turn
+                    && bytes >= WORTH_HOLDING
+                {
+                    waits.turns.hold(turn, outbox);
+                }
                 written
             }
             Poll::Pending => {

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use edgeway_proto::{Class, Lane};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 pub use policy::{Closing, Limits, Policy, Push, Segment, Work};
 
@@ -21,6 +22,27 @@ struct State {
     waiting: Option<(Waker, Wait)>,
     /// Credit that a user over its rate gets back later.
     owed: Vec<(Instant, Lane, u64)>,
+    /// The turn in which strokes or chat were written last, until the client has taken some.
+    turn: Option<OwnedSemaphorePermit>,
+    /// Counts the turns that were held.
+    turns: u64,
+}
+
+impl State {
+    fn low_ready(&self) -> bool {
+        self.turn.is_none() && self.policy.low_ready()
+    }
+
+    /// The writer, where there is work that it waits for.
+    fn awake(&mut self) -> Option<Waker> {
+        let ready = match &self.waiting {
+            None => false,
+            Some((_, Wait::High)) => self.policy.high_ready(),
+            Some((_, Wait::Any)) => self.policy.high_ready() || self.low_ready(),
+            Some((_, Wait::Closing)) => self.policy.is_closing(),
+        };
+        if ready { self.waiting.take().map(|(waker, _)| waker) } else { None }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,25 +75,58 @@ impl Outbox {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let policy = Policy::new(limits);
-        Self { state: Mutex::new(State { policy, waiting: None, owed: Vec::new() }) }
+        let state = State { policy, waiting: None, owed: Vec::new(), turn: None, turns: 0 };
+        Self { state: Mutex::new(state) }
     }
 
     /// Changes the policy's state and wakes the writer where there is work for it now.
     pub fn with<T>(&self, change: impl FnOnce(&mut Policy) -> T) -> T {
         let mut state = self.state.lock();
         let result = change(&mut state.policy);
-        let ready = match &state.waiting {
-            None => false,
-            Some((_, Wait::High)) => state.policy.high_ready(),
-            Some((_, Wait::Any)) => state.policy.high_ready() || state.policy.low_ready(),
-            Some((_, Wait::Closing)) => state.policy.is_closing(),
-        };
-        let waker = if ready { state.waiting.take() } else { None };
+        let waker = state.awake();
         drop(state);
-        if let Some((waker, _)) = waker {
+        if let Some(waker) = waker {
             waker.wake();
         }
         result
+    }
+
+    /// See [`Policy::credit`]. The client has taken something: its turn is over.
+    pub fn credit(&self, lane: Lane, total: u64) {
+        let mut state = self.state.lock();
+        state.policy.credit(lane, total);
+        let turn = if lane.class == Class::Signal { None } else { state.turn.take() };
+        let waker = state.awake();
+        drop(state);
+        // Others wait for it: not under the lock.
+        drop(turn);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Keeps the turn in which strokes or chat were just written; gives its number.
+    pub fn hold(&self, turn: OwnedSemaphorePermit) -> u64 {
+        let mut state = self.state.lock();
+        state.turns += 1;
+        state.turn = Some(turn);
+        state.turns
+    }
+
+    /// Ends a turn that was held. False where it was over already.
+    pub fn end_turn(&self, number: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.turns != number || state.turn.is_none() {
+            return false;
+        }
+        let turn = state.turn.take();
+        let waker = state.awake();
+        drop(state);
+        drop(turn);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
     }
 
     /// See [`Policy::push`].
@@ -147,7 +202,7 @@ impl Outbox {
         if let Some(work) = state.policy.next_high(out) {
             return Poll::Ready(Next::High(work));
         }
-        if low && state.policy.low_ready() {
+        if low && state.low_ready() {
             return Poll::Ready(Next::Low);
         }
         let due = state.owed.iter().map(|(due, ..)| *due).min();

@@ -161,6 +161,8 @@ impl Talk<'_> {
             ("chat_p99_ms", json!(p99(shared, Class::Chat))),
             ("frame_bytes", json!(ran.frame_bytes)),
             ("messages_per_write", json!(ran.messages_per_write)),
+            ("turns", json!(wrote.turns)),
+            ("turns_overdue", json!(wrote.overdue)),
             ("history_pages", json!(totals.pages - self.before.pages)),
             ("holes", json!(totals.holes - self.before.holes)),
             ("server_rss_bytes", json!(rss_bytes)),
@@ -220,15 +222,20 @@ fn p99(shared: &Shared, class: Class) -> f64 {
 struct Writes {
     deliveries: f64,
     writes: f64,
+    turns: f64,
+    overdue: f64,
 }
 
 impl Writes {
     async fn of(target: &Target) -> Self {
         let chat = "class=\"chat\"";
-        let value = async |name| target.metric(name, chat).await.unwrap_or(0.0);
+        let of = async |name, label| target.metric(name, label).await.unwrap_or(0.0);
+        let value = async |name| of(name, chat).await;
         Self {
             deliveries: value("edgeway_gateway_deliveries_total").await,
             writes: value("edgeway_gateway_writes_total").await,
+            turns: of("edgeway_gateway_turns_total", "").await,
+            overdue: of("edgeway_gateway_turns_overdue_total", "").await,
         }
     }
 
@@ -236,6 +243,8 @@ impl Writes {
         Self {
             deliveries: self.deliveries - before.deliveries,
             writes: self.writes - before.writes,
+            turns: self.turns - before.turns,
+            overdue: self.overdue - before.overdue,
         }
     }
 
