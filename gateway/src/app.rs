@@ -15,6 +15,8 @@ use crate::{
     limits::Buckets,
     listen,
     metrics::Metrics,
+    paths::PathMetrics,
+    refuse::Refusals,
     registry::Registry,
     turns::Turns,
     uplink::{AddressError, Links},
@@ -98,6 +100,8 @@ impl Gateway {
             login: config.login,
             turns: Turns::default(),
             metrics: Arc::new(metrics),
+            paths: PathMetrics::default(),
+            refusals: Refusals::default(),
             tracker: TaskTracker::new(),
         };
         Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain, links_on: None })
