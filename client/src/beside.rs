@@ -57,7 +57,9 @@ impl<'a> Beside<'a> {
     }
 
     fn view(&self) -> View {
-        self.supervisor.shared.signs.view(self.path.as_deref(), self.rtt, now())
+        let signs = &self.supervisor.shared.signs;
+        let view = signs.view(self.path.as_deref(), self.rtt, now());
+        View { fickle: signs.falls.lock().fickle(now()), ..view }
     }
 
     /// The app says that the network has changed. False where the connection cannot follow.
@@ -109,6 +111,7 @@ impl<'a> Beside<'a> {
         match act {
             // Where there is no socket to be had the race has to do.
             Act::Rebind => {
+                sup.shared.signs.falls.lock().fell(now());
                 if sup.connector.rebind(REBIND_SILENT).is_ok() {
                     self.say_moved();
                 }
@@ -139,7 +142,8 @@ impl<'a> Beside<'a> {
         // resolvable now. In another network that address may not be reachable.
         let addr = Some(self.addr).filter(|_| self.tries.is_multiple_of(2));
         self.tries = self.tries.wrapping_add(1);
-        let race = async move { look(&connector, &config, &device, addr, goal).await };
+        let fickle = sup.shared.signs.falls.lock().fickle(now());
+        let race = async move { look(&connector, &config, &device, addr, goal, fickle).await };
         self.race = Some(Aborting(tokio::spawn(race)));
     }
 

@@ -32,6 +32,10 @@ const FAMILY_HEAD_START: Duration = Duration::from_millis(250);
 /// of it.
 const QUIC_ALONE: Duration = Duration::from_secs(3);
 
+/// A network may let the handshake and the first words over QUIC pass, and nothing after them. A login
+/// that is not answered within this time is said over TCP as well.
+const QUIC_LOGIN: Duration = Duration::from_secs(3);
+
 /// How long a try of QUIC beside a connection over TCP may take.
 const QUIC_BESIDE: Duration = Duration::from_secs(5);
 
@@ -124,7 +128,7 @@ async fn connect_all(
     let flight = Flight::new(config, device);
     let remembered = connector.memory(|m| m.tcp_first(&config.server, Instant::now()));
     let first = if remembered { First::Tcp } else { First::Quic };
-    let race = Race::new(connector, name, &flight, true);
+    let race = Race::new(connector, Arc::clone(&name), &flight, true);
     let (winner, welcome, logged_in, raced) = race.run(ways(config, &addrs, first)).await?;
     if config.transport == TransportChoice::Auto {
         connector.memory(|memory| match winner.transport {
@@ -133,7 +137,21 @@ async fn connect_all(
             Transport::Tcp => memory.tcp_won(&config.server, Instant::now()),
         });
     }
-    finish(winner, welcome, logged_in, raced, &flight).await
+    let quic = winner.transport == Transport::Quic;
+    let finishing = finish(winner, welcome, logged_in, raced, &flight);
+    if !quic || config.transport != TransportChoice::Auto {
+        return finishing.await;
+    }
+    if let Ok(finished) = tokio::time::timeout(QUIC_LOGIN, finishing).await {
+        return finished;
+    }
+    connector.memory(|memory| memory.tcp_won(&config.server, Instant::now()));
+    let mut ways = ways(config, &addrs, First::Both);
+    ways.retain(|way| way.transport == TransportChoice::Tcp);
+    let race = Race::new(connector, name, &flight, true);
+    let (winner, welcome, logged_in, _) = race.run(ways).await?;
+    // The login over QUIC may still reach the server.
+    finish(winner, welcome, logged_in, true, &flight).await
 }
 
 /// A fresh connection beside the present one: welcomed, and not logged in.
@@ -156,13 +174,14 @@ impl Found {
 
 /// Looks for another connection to the server beside the present one, at an address that was good or, where
 /// `addr` is `None`, wherever the name leads. It says Hello and no more, so nothing changes for the
-/// server yet.
+/// server yet. Where QUIC is `fickle` TCP has the head start.
 pub(crate) async fn look(
     connector: &Connector,
     config: &ClientConfig,
     device: &str,
     addr: Option<SocketAddr>,
     goal: Goal,
+    fickle: bool,
 ) -> Result<Found, ConnectError> {
     let looking = async {
         let (host, port) = split_server(&config.server)?;
@@ -175,7 +194,8 @@ pub(crate) async fn look(
         };
         let name: Arc<str> = config.server_name.as_deref().unwrap_or(host).into();
         let flight = Flight::new(config, device);
-        let mut ways = ways(config, &addrs, First::Both);
+        let first = if fickle { First::Tcp } else { First::Both };
+        let mut ways = ways(config, &addrs, first);
         if goal == Goal::Quic {
             ways.retain(|way| way.transport == TransportChoice::Quic);
         }

@@ -12,7 +12,10 @@ use std::{
 use edgeway_transport::{Path, Transport};
 use parking_lot::Mutex;
 
-use crate::{heartbeat::Heartbeat, watch::View};
+use crate::{
+    heartbeat::Heartbeat,
+    watch::{Falls, View},
+};
 
 /// What is known of the path of a client's connection. What is counted of packets and copies is of
 /// the present connection; moves, races, switches and reconnects are of the client's life.
@@ -77,6 +80,7 @@ pub(crate) struct Signs {
     switches: AtomicU64,
     path: Mutex<Option<Arc<Path>>>,
     pub(crate) heartbeat: Mutex<Heartbeat>,
+    pub(crate) falls: Mutex<Falls>,
 }
 
 impl Default for Signs {
@@ -93,6 +97,7 @@ impl Default for Signs {
             switches: AtomicU64::new(0),
             path: Mutex::new(None),
             heartbeat: Mutex::default(),
+            falls: Mutex::default(),
         }
     }
 }
@@ -141,6 +146,7 @@ impl Signs {
                 unanswered: path.unanswered(now),
                 answered: path.answered(),
                 rtt: path.rtt(),
+                fickle: false,
             };
         }
         let heard = self.heard_us.load(Ordering::Relaxed);
@@ -150,7 +156,7 @@ impl Signs {
         } else {
             Duration::ZERO
         };
-        View { unanswered, answered: Some(self.heard_at()), rtt }
+        View { unanswered, answered: Some(self.heard_at()), rtt, fickle: false }
     }
 
     /// The connection rested for so long before it wrote what is not answered yet.

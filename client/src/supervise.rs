@@ -355,6 +355,7 @@ impl Supervisor {
     fn forget_network(&self) {
         self.connector.memory(crate::memory::Memory::clear);
         self.shared.signs.heartbeat.lock().forget();
+        *self.shared.signs.falls.lock() = crate::watch::Falls::default();
     }
 
     /// Closes the connection.

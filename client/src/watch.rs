@@ -26,6 +26,11 @@ const MOVE_MIN: Duration = Duration::from_millis(250);
 /// at the same moment, and the old one is the better: it goes on where it was.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// A QUIC connection that falls silent once more within this time, after [`FALLS`] times, is behind
+/// something that lets a flow's first packets pass and no more: another socket does not help for long.
+const FALLS_TIME: Duration = Duration::from_secs(60);
+const FALLS: u32 = 2;
+
 /// How often a silent connection is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -65,6 +70,30 @@ pub(crate) struct View {
     /// When that was sent which was answered last.
     pub(crate) answered: Option<Instant>,
     pub(crate) rtt: Duration,
+    /// QUIC falls silent again and again.
+    pub(crate) fickle: bool,
+}
+
+/// How often QUIC fell silent lately, on the network that is there now.
+#[derive(Debug, Default)]
+pub(crate) struct Falls {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Falls {
+    fn lately(&self, now: Instant) -> bool {
+        self.last.is_some_and(|at| now.saturating_duration_since(at) < FALLS_TIME)
+    }
+
+    pub(crate) fn fell(&mut self, now: Instant) {
+        self.count = if self.lately(now) { self.count.saturating_add(1) } else { 1 };
+        self.last = Some(now);
+    }
+
+    pub(crate) fn fickle(&self, now: Instant) -> bool {
+        self.count >= FALLS && self.lately(now)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,7 +189,7 @@ impl Watch {
                 None
             };
         }
-        if self.quic && silence.rebound.is_none() {
+        if self.quic && silence.rebound.is_none() && !view.fickle {
             let silence = Silence { rebound: Some(now), race_at: now + give_move(view), ..silence };
             self.silence = Some(silence);
             return Some(Act::Rebind);
@@ -222,7 +251,7 @@ mod tests {
     /// A connection whose last answer was for what was sent at `answered`, seen at `now`.
     fn view(answered: Instant, now: Instant) -> View {
         let unanswered = now.saturating_duration_since(answered);
-        View { unanswered, answered: Some(answered), rtt: RTT }
+        View { unanswered, answered: Some(answered), rtt: RTT, fickle: false }
     }
 
     /// All that is done from `from` to `to`, with its time in ms, while nothing is answered.
@@ -274,7 +303,7 @@ mod tests {
         let mut watch = Watch::new(true, None);
         acts(&mut watch, start, 0, 1200);
         let now = start + ms(1240);
-        let late = View { unanswered: ms(10), answered: Some(start + ms(900)), rtt: RTT };
+        let late = View { answered: Some(start + ms(900)), ..view(start + ms(1230), now) };
         assert_eq!(watch.step(now, late), None);
         assert!(watch.silence.is_some());
     }
@@ -324,6 +353,20 @@ mod tests {
         acts(&mut watch, start, 0, 1100);
         let now = start + ms(1110);
         assert_eq!(watch.step(now, view(start + ms(1005), now)), Some(Act::BindingWasDead));
+    }
+
+    #[test]
+    fn where_quic_falls_silent_again_and_again_another_socket_is_not_tried() {
+        let start = Instant::now();
+        let mut falls = Falls::default();
+        falls.fell(start);
+        assert!(!falls.fickle(start));
+        falls.fell(start + ms(3000));
+        assert!(falls.fickle(start + ms(6000)) && !falls.fickle(start + ms(70_000)));
+        let mut watch = Watch::new(true, None);
+        let now = start + ms(1000);
+        let seen = View { fickle: true, ..view(start, now) };
+        assert_eq!(watch.step(now, seen), Some(Act::Race(Goal::Service)));
     }
 
     #[test]
