@@ -10,7 +10,8 @@ use crate::{
     TransportChoice,
     connect::{Found, look},
     error::ConnectError,
-    supervise::{Aborting, Supervisor},
+    supervise::Supervisor,
+    takeover::Aborting,
     watch::{Act, Goal, View, Watch},
     writer::until,
 };

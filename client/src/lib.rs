@@ -34,6 +34,7 @@ mod session;
 mod shared;
 mod signs;
 mod supervise;
+mod takeover;
 mod watch;
 mod writer;
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use edgeway_proto::{CloseCode, Return, frame::param};
-use edgeway_transport::{End, Sender, Stop, Transport};
-use tokio::{task::JoinHandle, time::sleep};
+use edgeway_transport::{End, Stop, Transport};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,10 +17,11 @@ use crate::{
     connector::Connector,
     core::{GoAway, param_of},
     error::after,
-    greet::{Established, Reading},
+    greet::Established,
     memory::PROVEN,
     pulse::{Pulse, server_idle},
     shared::Shared,
+    takeover::{Aborting, Old, released},
     writer::{Ended, write},
 };
 
@@ -42,13 +43,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest random part of coming back when a server goes away.
 const GO_AWAY_JITTER: Duration = Duration::from_secs(5);
-
-/// How long the writer may take to stop where another connection takes over.
-const RELEASE: Duration = Duration::from_millis(100);
-
-/// How long a connection that was taken over from is kept: by then the server has put the new one in
-/// its place, and nobody has left in between.
-const KEEP_OLD: Duration = Duration::from_secs(2);
 
 /// The token of the ping after a move. The app's own begin at 1.
 const MOVED_TOKEN: u64 = 0;
@@ -75,34 +69,6 @@ enum Driven {
     Ended(After),
     /// A fresh connection takes over from it.
     Switch(Box<Found>, Old),
-}
-
-/// A connection that another takes over from: no longer read or written.
-struct Old {
-    reading: Reading,
-    sender: Option<Sender>,
-}
-
-impl Old {
-    /// Ends it once the server knows the new one.
-    async fn end(self) {
-        sleep(KEEP_OLD).await;
-        if let Some(sender) = self.sender {
-            // Where the path is dead there is nobody to tell.
-            let close = sender.close(CloseCode::Normal, "moved to another connection", 0);
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
-        }
-        drop(self.reading);
-    }
-}
-
-/// Stops a task when it is no longer wanted.
-pub(crate) struct Aborting<T>(pub(crate) JoinHandle<T>);
-
-impl<T> Drop for Aborting<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Supervisor {
@@ -328,10 +294,7 @@ impl Supervisor {
                 }
                 found = beside.next() => {
                     release.cancel();
-                    let sender = match tokio::time::timeout(RELEASE, &mut writer.0).await {
-                        Ok(Ok(Ended::Released(sender) | Ended::Silent(sender))) => Some(sender),
-                        _ => None,
-                    };
+                    let sender = released(&mut writer).await;
                     switch = Some((Box::new(found), Old { reading, sender }));
                     break again("another connection takes over".into());
                 }
