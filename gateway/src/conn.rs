@@ -120,12 +120,13 @@ pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
     match end {
         Some(End::Stopped(Stop { code, reason })) => {
             conn.close(&ctx, code, &reason, 0);
-            let _ = tokio::time::timeout(LAST_WORDS, &mut writer.0).await;
-            let _ = tokio::time::timeout(LAST_WORDS, connection.receiver.drain()).await;
+            // Boxed, like all that is rare: this task lives as long as the connection.
+            let _ = Box::pin(tokio::time::timeout(LAST_WORDS, &mut writer.0)).await;
+            let _ = Box::pin(tokio::time::timeout(LAST_WORDS, connection.receiver.drain())).await;
         }
         // The writer has closed the connection, or found it broken.
         None => {
-            let _ = tokio::time::timeout(LAST_WORDS, connection.receiver.drain()).await;
+            let _ = Box::pin(tokio::time::timeout(LAST_WORDS, connection.receiver.drain())).await;
         }
         Some(end) => debug!(connection = conn.id, ?end, "ended"),
     }

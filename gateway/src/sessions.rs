@@ -98,6 +98,12 @@ impl Sessions {
         self.flush();
     }
 
+    /// Few: an idle connection holds no room for more.
+    fn add(&mut self, slot: Slot) {
+        self.slots.reserve_exact(1);
+        self.slots.push(slot);
+    }
+
     /// The client opens a Session.
     ///
     /// # Errors
@@ -114,18 +120,18 @@ impl Sessions {
         self.conn.outbox.with(|p| p.open(number));
         if same_kind {
             let reason = format!("a Session of type `{}` is open already", open.kind);
-            self.slots.push(Slot::over(number));
+            self.add(Slot::over(number));
             self.refuse(number, CloseCode::SessionInUse, &reason, 0);
             return Ok(());
         }
         if open_now >= usize::from(self.ctx.limits.sessions) {
             let reason =
                 format!("a connection may have {} Sessions open", self.ctx.limits.sessions);
-            self.slots.push(Slot::over(number));
+            self.add(Slot::over(number));
             self.refuse(number, CloseCode::TooManySessions, &reason, 0);
             return Ok(());
         }
-        self.slots.push(Slot {
+        self.add(Slot {
             number,
             open,
             received: [bytes as u64, 0, 0],
@@ -167,7 +173,7 @@ impl Sessions {
             self.conn.outbox.with(|p| p.open(lane.session));
             self.refuse(lane.session, CloseCode::NotOpen, &reason, 0);
             // From here on it is known as closed, and told so only once.
-            self.slots.push(Slot::over(lane.session));
+            self.add(Slot::over(lane.session));
             return Ok(());
         };
         // The client may not know yet that it is over; its lanes are gone, and so is their credit.

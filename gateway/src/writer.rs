@@ -41,7 +41,8 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics:
                         Poll::Pending => {
                             // It must not be given a turn while it cannot use one.
                             waits.turn = None;
-                            unless_stuck(&outbox, write).await
+                            // Boxed, like all that is rare: its state is large.
+                            Box::pin(unless_stuck(&outbox, write)).await
                         }
                     }
                 };
@@ -54,7 +55,7 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics:
             Next::High(Work::Finish(session)) => sender.finish(session),
             Next::High(Work::Close(closing)) => {
                 let close = sender.close(closing.code, &closing.reason, closing.retry_after_ms);
-                let _ = tokio::time::timeout(STUCK, close).await;
+                let _ = Box::pin(tokio::time::timeout(STUCK, close)).await;
                 return;
             }
             Next::Low => {
@@ -66,10 +67,6 @@ pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics:
                 let sleep = tokio::time::sleep_until(Instant::from_std(due));
                 waits.owed = Some(Box::pin(sleep));
             }
-        }
-        if frames.capacity() > 64 {
-            // An idle connection holds no buffer.
-            frames = Vec::new();
         }
     }
 }
@@ -163,8 +160,9 @@ async fn next(
                 Poll::Pending
             }
             Poll::Pending => {
-                // What was to be written is gone: others may write.
+                // What was to be written is gone: others may write. An idle connection holds no buffer.
                 waits.turn = None;
+                *frames = Vec::new();
                 Poll::Pending
             }
             next => next,
@@ -218,7 +216,7 @@ async fn low(
             Poll::Pending => {
                 // A client that takes no more must not keep the others waiting.
                 drop(turn);
-                unless_stuck(outbox, write).await
+                Box::pin(unless_stuck(outbox, write)).await
             }
         }
     };

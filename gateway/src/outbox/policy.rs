@@ -198,6 +198,7 @@ impl Policy {
     /// Begins the lanes of a Session.
     pub fn open(&mut self, session: u8) {
         self.drop_lanes(session);
+        self.lanes.reserve_exact(Class::ALL.len());
         for class in Class::ALL {
             self.lanes.push(LaneState {
                 lane: Lane::new(session, class),
@@ -450,7 +451,7 @@ impl Policy {
     }
 
     fn take_control(&mut self, out: &mut Vec<Bytes>) -> bool {
-        out.extend(self.control.drain(..));
+        out.extend(std::mem::take(&mut self.control));
         self.control_bytes = 0;
         let mut credit = BytesMut::new();
         for l in self.lanes.iter_mut().filter(|l| l.credit_due) {

@@ -9,9 +9,9 @@ mod send;
 mod shared;
 mod stall;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use self::compare::Compared;
 use crate::{
@@ -153,7 +153,11 @@ async fn scenario(args: Args) -> Result<ExitCode> {
     }
     compared.report(&mut report);
     if let Some(path) = &args.plot {
-        plot::latencies(path, &report.latencies)?;
+        let all = report.latencies.iter().filter(|(_, all)| !all.is_empty());
+        let all: Vec<_> =
+            all.map(|(class, all)| plot::Distribution::of_histogram(*class, all)).collect();
+        let svg = plot::latency_distribution("One-way latency, call to callback", &all, &[])?;
+        fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
     }
     report.finish(&args.output)
 }

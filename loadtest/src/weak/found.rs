@@ -1,5 +1,7 @@
 //! What runs that belong together have found, for the terminal and as JSON.
 
+use std::time::Duration;
+
 use edgeway_client::Class;
 use serde::Serialize;
 
@@ -9,7 +11,9 @@ use super::{
     returns::Moment,
     run::{Outcome, Wire},
 };
-use crate::weaknet::draw::Direction;
+use crate::weaknet::{counters::Waited, draw::Direction};
+
+mod say;
 
 /// One class in one direction, or in both.
 #[derive(Debug, Clone, Serialize)]
@@ -37,6 +41,12 @@ pub struct Quantiles {
     pub max: Option<f64>,
 }
 
+impl Quantiles {
+    pub fn of(at: impl Fn(f64) -> Option<f64>) -> Self {
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+    }
+}
+
 /// Times without service.
 #[derive(Debug, Clone, Serialize)]
 pub struct Back {
@@ -46,6 +56,16 @@ pub struct Back {
     /// Of these, service did not come back before the end.
     pub never: usize,
     pub back_ms: Quantiles,
+    /// The longest time in which nothing arrived; of the worst one.
+    pub gap_ms: f64,
+}
+
+/// What waited before the bottleneck of a direction.
+#[derive(Debug, Clone, Serialize)]
+pub struct Waits {
+    pub direction: Direction,
+    pub mean_ms: f64,
+    pub max_ms: f64,
 }
 
 /// One run's machine and testbed.
@@ -56,7 +76,11 @@ struct Machine {
     cores: f64,
     testbed_late_ms: crate::weaknet::testbed::Lateness,
     testbed_drops: u64,
+    waits: Vec<Waits>,
 }
+
+/// A run in which one packet in a thousand was later than this by the testbed's own fault is void.
+const LATE: Duration = Duration::from_millis(5);
 
 /// See the module.
 #[derive(Debug, Serialize)]
@@ -80,11 +104,12 @@ pub struct Found {
     pub resent: u64,
     pub reconnects: u64,
     pub leaves: u64,
+    pub joins: u64,
     pub chat_missed: u64,
     pub problems: Vec<String>,
     machine: Vec<Machine>,
     #[serde(skip)]
-    moments: Vec<Moment>,
+    pub moments: Vec<Moment>,
     /// For plots: when a signal was sent, and its latency, of the first client; seconds and
     /// milliseconds.
     #[serde(skip)]
@@ -92,7 +117,7 @@ pub struct Found {
 }
 
 impl Found {
-    pub fn new(group: &Group, warm_up_seconds: u32) -> Self {
+    pub fn new(group: &Group) -> Self {
         let mut rows = Vec::new();
         for class in Class::ALL {
             for direction in ["up", "down", "both"] {
@@ -114,9 +139,9 @@ impl Found {
             transport: group.mode.name(),
             congestion: group.mode.is_tcp().then(|| group.congestion.name()),
             load: group.offer.name(),
-            clients: group.clients,
-            seconds: group.seconds,
-            warm_up_seconds,
+            clients: group.size.clients,
+            seconds: group.size.seconds,
+            warm_up_seconds: group.size.warm_up,
             hint: group.hint,
             seeds: vec![],
             rows,
@@ -126,6 +151,7 @@ impl Found {
             resent: 0,
             reconnects: 0,
             leaves: 0,
+            joins: 0,
             chat_missed: 0,
             problems: vec![],
             machine: vec![],
@@ -159,6 +185,7 @@ impl Found {
         self.resent += run.resent;
         self.reconnects += run.reconnects;
         self.leaves += run.leaves;
+        self.joins += run.joins;
         self.chat_missed += run.chat_missed;
         self.problems.extend(run.log.problems.iter().cloned());
         self.moments.extend(run.moments.iter().cloned());
@@ -172,6 +199,7 @@ impl Found {
             cores: run.cores,
             testbed_late_ms: run.health.late_ms.clone(),
             testbed_drops: run.health.kernel_drops + run.health.socket_drops,
+            waits: waits(&run.queue),
         });
     }
 
@@ -187,72 +215,18 @@ impl Found {
         }
     }
 
-    /// Whether the figures can be trusted: the testbed itself lost nothing, and nothing went wrong that
-    /// is not a figure.
+    /// Whether the figures can be trusted: the testbed itself lost nothing and was not late, and nothing
+    /// went wrong that is not a figure.
     pub fn is_sound(&self) -> bool {
-        self.problems.is_empty() && self.machine.iter().all(|one| one.testbed_drops == 0)
+        let good = |one: &Machine| {
+            one.testbed_drops == 0 && one.testbed_late_ms.p999 <= LATE.as_secs_f64() * 1000.0
+        };
+        self.problems.is_empty() && self.machine.iter().all(good)
     }
 
-    /// Prints a summary.
-    pub fn say(&self) {
-        println!(
-            "\n{} over {}, load {}, {} clients, {} s a direction, seeds {:?}",
-            self.profile,
-            self.name(),
-            self.load,
-            self.clients,
-            self.seconds,
-            self.seeds
-        );
-        println!(
-            "  {:<7} {:<5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            "class", "way", "sent", "missing", "p50", "p90", "p99", "p99.9", "max"
-        );
-        for row in self.rows.iter().filter(|row| row.sent > 0) {
-            let Quantiles { p50, p90, p99, p999, max } = row.latency_ms;
-            let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(number);
-            println!(
-                "  {:<7} {:<5} {:>8} {:>9} {p50:>8} {p90:>8} {p99:>8} {p999:>8} {max:>8}{}",
-                row.class,
-                row.direction,
-                row.sent,
-                row.sent - row.delivered,
-                row.wrong()
-            );
-        }
-        for back in &self.back {
-            println!(
-                "  back after {} {:<4} {} times, {} never: p50 {} p90 {} max {} ms",
-                back.what,
-                if back.direction == Direction::Up { "up" } else { "down" },
-                back.count,
-                back.never,
-                number(back.back_ms.p50),
-                number(back.back_ms.p90),
-                number(back.back_ms.max)
-            );
-        }
-        println!(
-            "  wire {} bytes in {} packets, {:.1}% lost; resent {}, reconnects {}, leaves seen {}",
-            self.wire.bytes,
-            self.wire.packets,
-            self.wire.loss * 100.0,
-            self.resent,
-            self.reconnects,
-            self.leaves
-        );
-        for one in &self.machine {
-            println!(
-                "  seed {}: load before {:.2}, {:.2} cores, testbed late p99 {:.2} max {:.2} ms, {} drops of its own",
-                one.seed,
-                one.load_before.unwrap_or(f64::NAN),
-                one.cores,
-                one.testbed_late_ms.p99,
-                one.testbed_late_ms.max,
-                one.testbed_drops
-            );
-        }
-        self.problems.iter().for_each(|problem| println!("  PROBLEM {problem}"));
+    /// Both directions of a class.
+    pub fn both(&self, class: Class) -> Option<&Row> {
+        self.rows.iter().find(|row| row.class == class.name() && row.direction == "both")
     }
 }
 
@@ -268,15 +242,7 @@ impl Row {
             true => fates.quantile(share),
             false => fates.quantile_of_delivered(share),
         };
-        self.latency_ms =
-            Quantiles { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) };
-    }
-
-    fn wrong(&self) -> String {
-        match (self.twice, self.out_of_order) {
-            (0, 0) => String::new(),
-            (twice, order) => format!("  {twice} TWICE, {order} OUT OF ORDER"),
-        }
+        self.latency_ms = Quantiles::of(at);
     }
 }
 
@@ -286,6 +252,8 @@ fn backs(moments: &[Moment]) -> Vec<Back> {
         for direction in DIRECTIONS {
             let of = |one: &&Moment| one.what == what && one.direction == direction;
             let all: Vec<_> = moments.iter().filter(of).map(|one| one.back_ms).collect();
+            let gaps = moments.iter().filter(of).map(|one| one.gap_ms);
+            let gap_ms = gaps.fold(0.0, f64::max);
             if all.is_empty() {
                 continue;
             }
@@ -298,17 +266,24 @@ fn backs(moments: &[Moment]) -> Vec<Back> {
                 direction,
                 count: all.len(),
                 never: all.len() - fates.latency_ms.len(),
-                back_ms: Quantiles {
-                    p50: at(0.5),
-                    p90: at(0.9),
-                    p99: at(0.99),
-                    p999: None,
-                    max: at(1.0),
-                },
+                back_ms: Quantiles { p999: None, ..Quantiles::of(at) },
+                gap_ms,
             });
         }
     }
     backs
+}
+
+#[allow(clippy::cast_precision_loss)] // microseconds of minutes
+fn waits(queue: &[Waited; 2]) -> Vec<Waits> {
+    let of = |(direction, waited): (Direction, &Waited)| {
+        (waited.sum_us > 0).then(|| Waits {
+            direction,
+            mean_ms: waited.sum_us as f64 / waited.packets.max(1) as f64 / 1000.0,
+            max_ms: waited.max_us as f64 / 1000.0,
+        })
+    };
+    DIRECTIONS.into_iter().zip(queue).filter_map(of).collect()
 }
 
 fn over_time(run: &Outcome) -> Vec<(f64, f64)> {

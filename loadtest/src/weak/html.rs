@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use edgeway_client::Class;
 
-use super::found::{Found, number};
-use crate::weaknet::{
+use super::{
+    found::{Found, number},
     page::{self, Part},
-    plot::{self, Series},
+    rows::Verdict,
 };
+use crate::plot::{self, Distribution, Series};
 
 /// Tables and plots of everything found.
-pub fn page(found: &[Found]) -> Result<String> {
+pub fn page(found: &[&Found], verdicts: &[Verdict]) -> Result<String> {
     let mut networks: BTreeMap<(&str, &str), Vec<&Found>> = BTreeMap::new();
-    for one in found {
+    for one in found.iter().copied() {
         networks.entry((&one.profile, one.load)).or_default().push(one);
     }
     let mut parts = vec![Part::Text(
@@ -22,25 +24,25 @@ pub fn page(found: &[Found]) -> Result<String> {
          chat, which may be shed, are of what was delivered."
             .to_owned(),
     )];
+    if !verdicts.is_empty() {
+        parts.push(Part::Heading("Targets".to_owned()));
+        parts.push(Part::Table(targets(verdicts)));
+    }
     for ((profile, load), all) in networks {
         parts.push(Part::Heading(format!("{profile}, load {load}")));
         parts.extend(all.first().map(|one| Part::Text(one.reason.clone())));
         parts.push(Part::Table(table(&all)));
-        let series = |class: &str| -> Vec<Series<f64>> {
-            let rows = |one: &&Found| {
-                let both =
-                    one.rows.iter().find(|row| row.class == class && row.direction == "both");
-                let values = both.map(|row| row.fates.latency_ms.clone()).unwrap_or_default();
-                Series { name: one.name(), values }
-            };
-            all.iter().map(rows).filter(|series| !series.values.is_empty()).collect()
-        };
-        for (class, title) in [("signal", "Signals"), ("binary", "Strokes")] {
-            let series = series(class);
-            if !series.is_empty() {
+        for (class, title) in [(Class::Signal, "Signals"), (Class::Binary, "Strokes")] {
+            let distributions: Vec<_> = all
+                .iter()
+                .filter_map(|one| Some((one.name(), one.both(class)?)))
+                .filter(|(_, both)| !both.fates.latency_ms.is_empty())
+                .map(|(name, both)| Distribution::of_values(name, &both.fates.latency_ms))
+                .collect();
+            if !distributions.is_empty() {
                 let svg = plot::latency_distribution(
                     &format!("{title}, {profile}: those delivered"),
-                    &series,
+                    &distributions,
                     &[],
                 )?;
                 parts.push(Part::Plot(svg));
@@ -58,6 +60,13 @@ pub fn page(found: &[Found]) -> Result<String> {
         }
     }
     Ok(page::page("Edgeway on weak networks", &parts))
+}
+
+fn targets(verdicts: &[Verdict]) -> Vec<Vec<String>> {
+    let head = ["row", "what", "must be", "is", "samples", ""];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(verdicts.iter().map(|verdict| verdict.cells().to_vec()));
+    rows
 }
 
 fn table(all: &[&Found]) -> Vec<Vec<String>> {

@@ -4,26 +4,37 @@
 mod found;
 mod html;
 mod offer;
+mod page;
 mod plain;
 mod record;
 mod returns;
+mod rows;
 mod run;
 mod sdk;
+mod share;
 pub mod sides;
 mod starts;
-mod suite;
+mod task;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use edgeway_client::TransportChoice;
+use serde::Serialize;
 
-use self::{found::Found, offer::Offer, run::Spec, suite::Suite};
+use self::{
+    found::Found,
+    offer::Offer,
+    rows::{Limits, Results, Suite, Verdict},
+    run::Spec,
+    starts::From,
+    task::{Measured, Size},
+};
 use crate::{
     server::ServerArgs,
     weaknet::{
-        netns,
+        capacity, netns,
         profile::Profiles,
         selfcheck::{core, wire},
     },
@@ -41,8 +52,8 @@ use crate::{
 /// Needs root, or user namespaces, and /dev/net/tun. Nothing outside this process is changed.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Kinds of network; see --list
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "lossy-10")]
+    /// Kinds of network, lossy-10 if none is given; see --list. With --row and --suite: only these
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     profile: Vec<String>,
     /// More profiles, in a file of the same form as the built-in ones
     #[arg(long, value_name = "FILE")]
@@ -50,8 +61,8 @@ pub struct Args {
     /// Say which profiles there are
     #[arg(long)]
     list: bool,
-    /// What carries the connections
-    #[arg(long, value_enum, value_name = "MODE,...", value_delimiter = ',', default_values_t = [Mode::Quic])]
+    /// What carries the connections, quic if none is given. With --row and --suite: only these
+    #[arg(long, value_enum, value_name = "MODE,...", value_delimiter = ',')]
     transport: Vec<Mode>,
     /// Congestion control of kernel TCP
     #[arg(long, value_enum, value_name = "NAME,...", value_delimiter = ',', default_values_t = [Congestion::Cubic])]
@@ -59,27 +70,36 @@ pub struct Args {
     /// What is said on each connection
     #[arg(long, value_enum, default_value_t = Offer::Standard)]
     load: Offer,
-    /// Links
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=2000))]
-    clients: u32,
-    /// For how long each direction talks
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    seconds: u32,
-    /// How long everyone talks before anything counts
-    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
-    warm_up: u32,
-    /// Seeds of what happens on the links; figures are of all runs together
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1")]
-    seeds: Vec<u64>,
+    /// Links, 60 if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2000))]
+    clients: Option<u32>,
+    /// For how long each direction talks, 30 if not given
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    seconds: Option<u32>,
+    /// How long everyone talks before anything counts, 4 if not given
+    #[arg(long, value_name = "SECONDS")]
+    warm_up: Option<u32>,
+    /// Seeds of what happens on the links, 1 if not given; figures are of all runs together
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    seeds: Option<Vec<u64>>,
     /// Apps tell their clients when the address has changed
     #[arg(long)]
     hint: bool,
-    /// Run a standard set instead
-    #[arg(long, value_enum, conflicts_with_all = ["profile", "transport", "congestion", "load"])]
+    /// Measure these rows of the table of targets instead, and say what is held
+    #[arg(long, value_name = "N,...", value_delimiter = ',', conflicts_with_all = ["congestion", "load", "hint"], value_parser = clap::value_parser!(u8).range(1..=14))]
+    row: Vec<u8>,
+    /// Measure every row, or those of --row: with so many samples (full if not given)
+    #[arg(long, value_enum, conflicts_with_all = ["congestion", "load", "hint"])]
     suite: Option<Suite>,
-    /// Measure starts instead: from connecting to the first message
-    #[arg(long, conflicts_with = "suite")]
-    starts: bool,
+    /// Exit with 0 also where a row is missed
+    #[arg(long)]
+    report_only: bool,
+    /// Measure starts instead: from nothing, or from a connection given up, to the first message
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "cold", conflicts_with_all = ["suite", "row"])]
+    starts: Option<From>,
+    /// Measure instead how many packets a second the testbed carries on this machine
+    #[arg(long)]
+    capacity: bool,
     /// Check the testbed itself instead: that links do what profiles say
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "small")]
     selfcheck: Option<CheckSize>,
@@ -164,10 +184,8 @@ struct Group {
     mode: Mode,
     congestion: Congestion,
     offer: Offer,
-    clients: u32,
-    seconds: u32,
-    seeds: Vec<u64>,
     hint: bool,
+    size: Size,
 }
 
 /// To be called before any thread is started.
@@ -181,40 +199,82 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(size) = args.selfcheck {
         return selfcheck(size);
     }
-    if args.starts {
-        return starts_of(args, &profiles);
+    if args.capacity {
+        return say_capacity();
+    }
+    if args.suite.is_some() || !args.row.is_empty() {
+        return rows_of(args, &profiles);
+    }
+    if let Some(from) = args.starts {
+        return starts_of(args, &profiles, from);
     }
     let mut found = Vec::new();
     for group in groups(args) {
-        let all = measure(args, &group, &profiles)?;
+        let all = measure(&args.server, &group, &profiles)?;
         all.say();
         found.push(all);
         // After each, so that what was measured is not lost with what comes.
-        write(args, &found)?;
+        args.write_json(&found)?;
+        args.write_html(&found.iter().collect::<Vec<_>>(), &[])?;
     }
     Ok(ExitCode::from(u8::from(found.iter().any(|one| !one.is_sound()))))
 }
 
-fn starts_of(args: &Args, profiles: &Profiles) -> Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
-    for profile in &args.profile {
-        for mode in args.transport.iter().copied().filter(|mode| *mode != Mode::PlainTcp) {
-            let one = starts::run(args, profiles.get(profile)?, mode)?;
-            if one != ExitCode::SUCCESS {
-                code = one;
-            }
+/// The table of targets, or some rows of it.
+fn rows_of(args: &Args, profiles: &Profiles) -> Result<ExitCode> {
+    let asked = |number: u8| args.row.is_empty() || args.row.contains(&number);
+    let rows = rows::all().into_iter().filter(|row| asked(row.number));
+    let rows: Vec<_> = rows.map(|row| row.only(&args.profile, &args.transport)).collect();
+    let planned = rows::plan(&rows, args.suite.unwrap_or(Suite::Full), &args.limits());
+    let mut results = Results::new();
+    for (n, (task, size)) in planned.iter().enumerate() {
+        println!("\n{} of {}: {task}", n + 1, planned.len());
+        let measured = task.measure(size, profiles, &args.server)?;
+        measured.say();
+        results.push((*task, measured));
+        args.write_rows(&results, &rows::judge(&rows, &results))?;
+    }
+    let verdicts = rows::judge(&rows, &results);
+    rows::say(&verdicts);
+    let unsound = results.iter().filter(|(_, one)| !one.is_sound());
+    let unsound: Vec<_> = unsound.map(|(task, _)| task.to_string()).collect();
+    if !unsound.is_empty() {
+        println!(
+            "the testbed was late or dropped packets, or there were problems: {}",
+            unsound.join("; ")
+        );
+    }
+    let missed = verdicts.iter().any(|verdict| verdict.held == Some(false));
+    let failed = !args.report_only && (missed || !unsound.is_empty());
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn starts_of(args: &Args, profiles: &Profiles, from: From) -> Result<ExitCode> {
+    let mut all = Vec::new();
+    for profile in args.profiles_or_default() {
+        for mode in args.modes_or_default() {
+            ensure!(mode != Mode::PlainTcp, "plain TCP has no rooms to start in");
+            let profile = profiles.get(&profile)?;
+            let one = starts::run(profile, mode, from, &args.size(), &args.server)?;
+            one.say();
+            all.push(one);
+            args.write_json(&all)?;
         }
     }
-    Ok(code)
+    Ok(ExitCode::from(u8::from(all.iter().any(|one| one.failed > 0))))
+}
+
+fn say_capacity() -> Result<ExitCode> {
+    for step in capacity::measure()? {
+        println!("{step}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn groups(args: &Args) -> Vec<Group> {
-    if let Some(suite) = args.suite {
-        return suite.groups();
-    }
     let mut groups = Vec::new();
-    for profile in &args.profile {
-        for mode in args.transport.iter().copied() {
+    for profile in args.profiles_or_default() {
+        for mode in args.modes_or_default() {
             // QUIC has no kernel TCP.
             let count = if mode.is_tcp() { args.congestion.len() } else { 1 };
             for congestion in args.congestion.iter().copied().take(count) {
@@ -223,10 +283,8 @@ fn groups(args: &Args) -> Vec<Group> {
                     mode,
                     congestion,
                     offer: args.load,
-                    clients: args.clients,
-                    seconds: args.seconds,
-                    seeds: args.seeds.clone(),
                     hint: args.hint,
+                    size: args.size(),
                 });
             }
         }
@@ -234,37 +292,80 @@ fn groups(args: &Args) -> Vec<Group> {
     groups
 }
 
-fn measure(args: &Args, group: &Group, profiles: &Profiles) -> Result<Found> {
-    let mut found = Found::new(group, args.warm_up);
-    for seed in group.seeds.iter().copied() {
+impl Args {
+    fn profiles_or_default(&self) -> Vec<String> {
+        if self.profile.is_empty() { vec!["lossy-10".to_owned()] } else { self.profile.clone() }
+    }
+
+    fn modes_or_default(&self) -> Vec<Mode> {
+        if self.transport.is_empty() { vec![Mode::Quic] } else { self.transport.clone() }
+    }
+
+    fn size(&self) -> Size {
+        Size {
+            clients: self.clients.unwrap_or(60),
+            seconds: self.seconds.unwrap_or(30),
+            warm_up: self.warm_up.unwrap_or(4),
+            seeds: self.seeds.clone().unwrap_or_else(|| vec![1]),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            clients: self.clients,
+            seconds: self.seconds,
+            warm_up: self.warm_up,
+            seeds: self.seeds.clone(),
+        }
+    }
+
+    fn write_json(&self, all: &impl Serialize) -> Result<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        fs::write(path, serde_json::to_string_pretty(all)? + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn write_html(&self, found: &[&Found], verdicts: &[Verdict]) -> Result<()> {
+        let Some(path) = &self.html else { return Ok(()) };
+        fs::write(path, html::page(found, verdicts)?)
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn write_rows(&self, results: &Results, verdicts: &[Verdict]) -> Result<()> {
+        #[derive(Serialize)]
+        struct All<'a> {
+            rows: &'a [Verdict],
+            measured: Vec<&'a Measured>,
+        }
+        let measured: Vec<_> = results.iter().map(|(_, measured)| measured).collect();
+        let talks = measured.iter().filter_map(|one| match one {
+            Measured::Talk(found) => Some(&**found),
+            _ => None,
+        });
+        self.write_html(&talks.collect::<Vec<_>>(), verdicts)?;
+        self.write_json(&All { rows: verdicts, measured })
+    }
+}
+
+fn measure(server: &ServerArgs, group: &Group, profiles: &Profiles) -> Result<Found> {
+    let mut found = Found::new(group);
+    for seed in group.size.seeds.iter().copied() {
         let spec = Spec {
             profile: profiles.get(&group.profile)?.clone(),
             mode: group.mode,
             congestion: group.congestion.name(),
             offer: group.offer,
-            clients: group.clients,
-            talks: Duration::from_secs(group.seconds.into()),
-            warm_up: Duration::from_secs(args.warm_up.into()),
+            clients: group.size.clients,
+            talks: Duration::from_secs(group.size.seconds.into()),
+            warm_up: Duration::from_secs(group.size.warm_up.into()),
             seed,
             hint: group.hint,
         };
-        let outcome = run::run(spec, &args.server)
+        let outcome = run::run(spec, server)
             .with_context(|| format!("{} over {}", group.profile, group.mode.name()))?;
         found.add(&outcome);
     }
     Ok(found)
-}
-
-fn write(args: &Args, found: &[Found]) -> Result<()> {
-    if let Some(path) = &args.json {
-        fs::write(path, serde_json::to_string_pretty(found)? + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if let Some(path) = &args.html {
-        fs::write(path, html::page(found)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
 }
 
 fn selfcheck(size: CheckSize) -> Result<ExitCode> {

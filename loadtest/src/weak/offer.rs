@@ -23,6 +23,8 @@ pub enum Offer {
     Signals,
     /// 1 signal and 16.7 strokes a second, and chat of 3 Mbit/s
     Flood,
+    /// 2 Mbit/s in each class: more than any link here carries
+    Greedy,
 }
 
 /// Bytes of a payload.
@@ -44,7 +46,14 @@ impl Offer {
             Self::Isolated => "isolated",
             Self::Signals => "signals",
             Self::Flood => "flood",
+            Self::Greedy => "greedy",
         }
+    }
+
+    /// How many messages of a class a client says in a second.
+    pub fn rate(self, class: Class) -> f64 {
+        let parts = self.parts().into_iter().filter(|part| part.class == class);
+        parts.map(|part| 1.0 / part.every.as_secs_f64()).sum()
     }
 
     fn parts(self) -> Vec<Part> {
@@ -60,6 +69,7 @@ impl Offer {
             Self::Isolated => vec![part(Class::Signal, 1500.0, SMALL)],
             Self::Signals => vec![signal],
             Self::Flood => vec![signal, stroke, part(Class::Chat, 8.0 / 3.0, LARGE)],
+            Self::Greedy => Class::ALL.map(|class| part(class, 4.0, LARGE)).to_vec(),
         }
     }
 

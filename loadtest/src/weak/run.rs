@@ -23,7 +23,7 @@ use crate::{
     server::ServerArgs,
     weaknet::{
         OldPath, Profile,
-        counters::Count,
+        counters::Waited,
         draw::Direction,
         profile::What,
         testbed::{Counters, Health},
@@ -79,10 +79,13 @@ pub struct Outcome {
     /// One for each phase, with the directions that talked.
     pub wire: Vec<(&'static str, Wire)>,
     pub moments: Vec<Moment>,
+    /// Before the bottleneck, up and down.
+    pub queue: [Waited; 2],
     pub health: Health,
     pub resent: u64,
     pub reconnects: u64,
     pub leaves: u64,
+    pub joins: u64,
     pub chat_missed: u64,
     /// Load average of the machine before it began.
     pub load_before: Option<f64>,
@@ -127,6 +130,9 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
     run.talk(&DIRECTIONS, spec.warm_up, true).await;
     sleep(Duration::from_millis(500)).await;
     let cpu = procstat::Meter::start(&[std::process::id()])?;
+    if let System::Edgeway(all) = &system {
+        all.seen.reset();
+    }
     let start = sides.testbed.restart();
     let hints = run.hints(&system, start)?;
     let phases: &[&[Direction]] =
@@ -150,16 +156,20 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
         returns::moments(&log, &record.clock, start, spec.talks, spec.clients, |client| {
             sides.testbed.schedule(client, spec.talks)
         })?;
-    let health = sides.testbed.counters()?.testbed;
+    let counters = sides.testbed.counters()?;
+    let queue = [counters.total.up, counters.total.down].map(|link| link.queue);
+    let health = counters.testbed;
     let mut outcome = Outcome {
         spec,
         log,
         wire,
         moments,
+        queue,
         health,
         resent: 0,
         reconnects: 0,
         leaves: 0,
+        joins: 0,
         chat_missed: 0,
         load_before,
         cores,
@@ -170,6 +180,7 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
             all.server.check()?;
             (outcome.resent, outcome.reconnects) = all.stats();
             outcome.leaves = all.seen.leaves.load(Relaxed);
+            outcome.joins = all.seen.joins.load(Relaxed);
             outcome.chat_missed = all.seen.missed.load(Relaxed);
             all.close().await?;
         }
@@ -251,16 +262,15 @@ impl Run<'_> {
 }
 
 fn wire_between(before: &Counters, after: &Counters) -> Wire {
-    let sum = |up: Count, down: Count| (up.packets + down.packets, up.bytes + down.bytes);
     let of = |counters: &Counters| {
-        let total = counters.total;
-        let (packets, bytes) = sum(total.up.sent, total.down.sent);
-        let (arrived, _) = sum(total.up.arrived, total.down.arrived);
-        (packets, bytes, arrived)
+        let mut both = counters.total.up;
+        both += counters.total.down;
+        let lost: u64 = both.lost.all().iter().map(|(_, count)| count.packets).sum();
+        (both.sent, lost)
     };
-    let (before, after) = (of(before), of(after));
-    let packets = after.0 - before.0;
+    let ((sent_before, lost_before), (sent, lost)) = (of(before), of(after));
+    let packets = sent.packets - sent_before.packets;
     #[allow(clippy::cast_precision_loss)] // counts of packets
-    let loss = 1.0 - (after.2 - before.2) as f64 / packets.max(1) as f64;
-    Wire { bytes: after.1 - before.1, packets, loss }
+    let loss = (lost - lost_before) as f64 / packets.max(1) as f64;
+    Wire { bytes: sent.bytes - sent_before.bytes, packets, loss }
 }

@@ -58,8 +58,19 @@ impl Mouth for Member {
 pub struct Seen {
     /// Times that a peer saw the member behind the link leave.
     pub leaves: AtomicU64,
+    /// Times that it saw it come.
+    pub joins: AtomicU64,
     /// Chat that members were told they missed.
     pub missed: AtomicU64,
+}
+
+impl Seen {
+    /// Forgets what was seen: everyone came once.
+    pub fn reset(&self) {
+        for count in [&self.leaves, &self.joins, &self.missed] {
+            count.store(0, Relaxed);
+        }
+    }
 }
 
 /// Everything of Edgeway that runs.
@@ -231,6 +242,9 @@ async fn listen(mut events: Events, hears: Direction, record: Arc<Record>, seen:
                 }
                 Event::Presence(change) if hears == Direction::Up => {
                     seen.leaves.fetch_add(change.left.len() as u64, Relaxed);
+                    // A whole list, after changes were missed, says nothing of who came.
+                    let joined = if change.complete { 0 } else { change.joined.len() };
+                    seen.joins.fetch_add(joined as u64, Relaxed);
                 }
                 Event::HistoryLost { .. } | Event::Left { .. } | Event::Closed { .. } => {
                     record.problem(|| format!("unexpected: {event:?}"));

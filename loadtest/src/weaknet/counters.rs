@@ -1,6 +1,6 @@
 //! What was sent, what arrived, and why the rest did not.
 
-use std::ops::AddAssign;
+use std::{ops::AddAssign, time::Duration};
 
 use serde::Serialize;
 
@@ -49,6 +49,17 @@ impl AddAssign for Count {
     }
 }
 
+/// How long packets waited for others before the bottleneck.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Waited {
+    /// All of them together, in microseconds.
+    pub sum_us: u64,
+    /// The one that waited longest, in microseconds.
+    pub max_us: u64,
+    /// How many got to the bottleneck.
+    pub packets: u64,
+}
+
 /// One direction of a client's link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct LinkCounters {
@@ -58,6 +69,8 @@ pub struct LinkCounters {
     pub arrived: Count,
     /// What arrived twice.
     pub duplicated: u64,
+    /// Before the bottleneck.
+    pub queue: Waited,
     /// What did not arrive, by cause.
     pub lost: Losses,
 }
@@ -112,6 +125,14 @@ impl LinkCounters {
         self.sent.one(bytes);
     }
 
+    /// It waited so long for the bottleneck.
+    pub fn waited(&mut self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.queue.sum_us = self.queue.sum_us.saturating_add(us);
+        self.queue.max_us = self.queue.max_us.max(us);
+        self.queue.packets += 1;
+    }
+
     /// It did not arrive.
     pub fn lost(&mut self, cause: Cause, bytes: u64) {
         self.lost.of(cause).one(bytes);
@@ -128,6 +149,9 @@ impl AddAssign for LinkCounters {
         self.sent += other.sent;
         self.arrived += other.arrived;
         self.duplicated += other.duplicated;
+        self.queue.sum_us += other.queue.sum_us;
+        self.queue.max_us = self.queue.max_us.max(other.queue.max_us);
+        self.queue.packets += other.queue.packets;
         for (cause, count) in other.lost.all() {
             *self.lost.of(cause) += count;
         }

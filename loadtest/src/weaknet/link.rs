@@ -4,7 +4,13 @@
 //! (tail drop), the bottleneck, loss on the air, the delay. So a packet that is lost has used the
 //! link, as in a real radio.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use super::{
     counters::{Cause, LinkCounters},
@@ -32,6 +38,21 @@ pub enum Fate {
     },
 }
 
+/// When a bottleneck will have sent all it has, on the clock of the caller. Clones are the same
+/// bottleneck: one that several clients share.
+#[derive(Debug, Clone, Default)]
+pub struct Waist(Arc<AtomicU64>);
+
+impl Waist {
+    fn free_at(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
+
+    fn busy_until(&self, at: Duration) {
+        self.0.store(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
 /// One direction of a client's link.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -49,8 +70,7 @@ pub struct Link {
     next: u64,
     /// Number of the next packet on a dying path.
     next_dying: u64,
-    /// When the bottleneck will have sent all it has.
-    free_at: Duration,
+    waist: Waist,
     /// When the last packet arrives; nothing overtakes it where order is kept.
     last_arrival: Duration,
     /// What was counted.
@@ -58,8 +78,19 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link at the start of its schedule.
+    /// A link of a client's own at the start of its schedule.
     pub fn new(spec: &LinkSpec, seed: u64, client: u32, direction: Direction) -> Self {
+        Self::through(Waist::default(), spec, seed, client, direction)
+    }
+
+    /// The same, with this bottleneck.
+    pub fn through(
+        waist: Waist,
+        spec: &LinkSpec,
+        seed: u64,
+        client: u32,
+        direction: Direction,
+    ) -> Self {
         let draw = |purpose| Draw::new(seed, client, Some(direction), purpose, 0);
         Self {
             loss: draw(Purpose::Loss),
@@ -77,7 +108,7 @@ impl Link {
             spec: spec.clone(),
             next: 0,
             next_dying: 0,
-            free_at: Duration::ZERO,
+            waist,
             last_arrival: Duration::ZERO,
             counters: LinkCounters::default(),
         }
@@ -148,12 +179,15 @@ impl Link {
         bytes: u64,
         outage: impl Fn(Duration) -> Option<Outage>,
     ) -> Result<Duration, Cause> {
+        let free_at = self.waist.free_at();
+        let backlog = free_at.saturating_sub(now);
         if let Some(bottleneck) = &self.spec.bottleneck
-            && !fits(bottleneck, self.free_at.saturating_sub(now), bytes)
+            && !fits(bottleneck, backlog, bytes)
         {
             return Err(Cause::Queue);
         }
-        let mut sent = now.max(self.free_at);
+        self.counters.waited(backlog);
+        let mut sent = now.max(free_at);
         let outage = outage(sent.saturating_sub(begun));
         if let Some(Outage { until, held: true }) = outage {
             sent = begun + until;
@@ -161,7 +195,7 @@ impl Link {
         if let Some(bottleneck) = &self.spec.bottleneck {
             sent += bottleneck.rate.time_of(bytes);
         }
-        self.free_at = sent;
+        self.waist.busy_until(sent);
         // A blackout takes what begins to be sent in it; the rest of the weather is that of the
         // moment at which the packet has been sent.
         let time = sent.saturating_sub(begun);

@@ -12,6 +12,7 @@
 //! that does no I/O, reads no clock and whose chance has no state; [`selfcheck`] measures that it
 //! does what a profile says.
 
+pub mod capacity;
 pub mod counters;
 mod device;
 pub mod draw;
@@ -20,9 +21,7 @@ pub mod link;
 pub mod nat;
 pub mod netns;
 pub mod packet;
-pub mod page;
 pub mod path;
-pub mod plot;
 pub mod profile;
 pub mod selfcheck;
 pub mod testbed;

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use super::{
     counters::{Cause, ClientCounters, LinkCounters},
     draw::Direction,
-    link::{Fate, Link},
+    link::{Fate, Link, Waist},
     nat::{Nat, Passage},
     packet::{Headers, Transport},
     profile::Profile,
@@ -30,11 +30,26 @@ pub struct Path {
 }
 
 impl Path {
-    /// A path whose schedule begins at 0.
+    /// The paths of all clients, whose schedules begin at 0.
+    pub fn all(profile: &Profile, seed: u64, clients: u32) -> Vec<Self> {
+        let shared = profile.shared.then(<[Waist; 2]>::default);
+        (0..clients)
+            .map(|client| {
+                let waists = shared.clone().unwrap_or_default();
+                Self::through(waists, profile, seed, client)
+            })
+            .collect()
+    }
+
+    /// A path of a client that shares nothing, whose schedule begins at 0.
     pub fn new(profile: &Profile, seed: u64, client: u32) -> Self {
+        Self::through(<[Waist; 2]>::default(), profile, seed, client)
+    }
+
+    fn through([up, down]: [Waist; 2], profile: &Profile, seed: u64, client: u32) -> Self {
         Self {
-            up: Link::new(&profile.up, seed, client, Direction::Up),
-            down: Link::new(&profile.down, seed, client, Direction::Down),
+            up: Link::through(up, &profile.up, seed, client, Direction::Up),
+            down: Link::through(down, &profile.down, seed, client, Direction::Down),
             nat: Nat::new(seed, client),
             timeline: Timeline::new(&profile.events, seed, client),
             begun: Duration::ZERO,

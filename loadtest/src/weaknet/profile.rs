@@ -27,6 +27,8 @@ pub struct Profile {
     pub up: LinkSpec,
     /// From server to client.
     pub down: LinkSpec,
+    /// All clients share one bottleneck in each direction, rather than each having its own.
+    pub shared: bool,
     /// What happens to every client, both directions alike.
     pub events: Vec<Event>,
 }
@@ -177,6 +179,7 @@ impl Profile {
             reason: String::new(),
             up: link.clone(),
             down: link,
+            shared: false,
             events: vec![],
         }
     }

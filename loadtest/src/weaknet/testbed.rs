@@ -94,7 +94,7 @@ impl Testbed {
             // A connection must not start with what an earlier one learned of the path.
             namespace.set_sysctl("ipv4/tcp_no_metrics_save", "1")?;
         }
-        let paths = (0..clients).map(|client| Path::new(profile, seed, client)).collect();
+        let paths = Path::all(profile, seed, clients);
         let device = Device::create(&client_side, "clients", GATEWAY)?;
         let server_device = Device::create(&server, "server", SERVER)?;
         let routes = [server_device.route(), device.route()];

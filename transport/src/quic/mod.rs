@@ -203,6 +203,8 @@ impl Receiver {
 
     fn add(&mut self, lane: Option<Lane>, send: Option<SendStream>, stream: RecvStream) {
         let deadline = Instant::now() + SILENT_STREAM;
+        // Few: an idle connection holds no room for more.
+        self.streams.reserve_exact(1);
         self.streams.push(Incoming {
             stream,
             lane,

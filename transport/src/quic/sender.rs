@@ -33,7 +33,8 @@ impl Sender {
         self.repair.sent(&self.conn, lane, frames);
         let at = match self.streams.iter().position(|(l, _)| *l == lane) {
             Some(at) => at,
-            None => self.open(lane).await?,
+            // Boxed: once a lane, and its state is large.
+            None => Box::pin(self.open(lane)).await?,
         };
         self.streams[at].1.write_all_chunks(frames).await.map_err(|e| SendError(e.to_string()))
     }
@@ -61,9 +62,14 @@ impl Sender {
             let Some(at) = at else {
                 return Err(SendError(format!("Session {} has no stream", lane.session)));
             };
-            shared.sends.remove(at).1
+            let stream = shared.sends.remove(at).1;
+            if shared.sends.is_empty() {
+                shared.sends = Vec::new();
+            }
+            stream
         };
         let _ = stream.set_priority(priority(lane));
+        self.streams.reserve_exact(1);
         self.streams.push((lane, stream));
         Ok(self.streams.len() - 1)
     }

@@ -8,7 +8,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{
     Lane,
-    frame::{Ack, measure},
+    frame::{Ack, Credit, Presence, measure},
 };
 
 use super::{
@@ -96,10 +96,11 @@ impl Copies {
         now: Instant,
     ) {
         let Some(what) = repaired(lane) else { return };
-        let kept = what == Repaired::Signal;
-        // Acks of strokes and chat are many, and nobody looks at them: one copy, so that a lost one
-        // does not hold up the signals behind it for long.
-        let what = if frames.first() == Some(&Ack::KIND) { Repaired::Stroke } else { what };
+        let signal = what == Repaired::Signal;
+        let what = if in_passing(frames) { Repaired::Stroke } else { what };
+        // Only a client that talks gets acks: what idle ones are told costs no memory.
+        let ack = signal && frames.first() == Some(&Ack::KIND);
+        let kept = what == Repaired::Signal || ack;
         let at = match self.counts.iter().position(|(l, _)| *l == lane) {
             Some(at) => at,
             None => {
@@ -251,6 +252,21 @@ impl Copies {
     }
 }
 
+/// Whether nobody waits for any of these frames: acks of strokes and chat, credit, and presence are
+/// many. They are copied like strokes, so that a lost one does not hold up the signals behind it for
+/// long, and a thousand pupils who come into a room cost no more than they must.
+fn in_passing(frames: &Bytes) -> bool {
+    let mut at = 0;
+    while let Ok(Some((header, body))) = measure(&frames[at..]) {
+        let kind = frames[at];
+        at += header + body;
+        if at > frames.len() || ![Ack::KIND, Credit::KIND, Presence::KIND].contains(&kind) {
+            return false;
+        }
+    }
+    at > 0
+}
+
 fn count(frames: &Bytes) -> u64 {
     let (mut at, mut n) = (0, 0);
     while let Ok(Some((header, body))) = measure(&frames[at..])
@@ -309,6 +325,17 @@ mod tests {
     fn a_clean_path_is_sent_nothing_again_while_it_answers() {
         let clean = PathView { loss: 0.0, doubtful: false, ..lossy() };
         assert_eq!(times(true, clean, LANE), [0u128; 0]);
+    }
+
+    #[test]
+    fn what_comes_in_passing_is_copied_like_strokes_unless_a_signal_is_with_it() {
+        let mut frames = BytesMut::new();
+        Credit { session: 1, class: Class::Chat, total: 70 }.encode(&mut frames);
+        Credit { session: 1, class: Class::Binary, total: 70 }.encode(&mut frames);
+        assert!(in_passing(&frames.clone().freeze()));
+        Ping { token: 1 }.encode(&mut frames);
+        assert!(!in_passing(&frames.freeze()));
+        assert!(!in_passing(&Bytes::new()));
     }
 
     #[test]

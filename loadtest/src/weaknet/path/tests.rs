@@ -2,7 +2,8 @@ use super::*;
 use crate::weaknet::{
     nat::inner_address,
     packet::tests::packet,
-    profile::{LinkSpec, OldPath, Profiles},
+    profile::{Bottleneck, LinkSpec, OldPath, Profiles},
+    units::{Queue, Rate},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -121,4 +122,27 @@ fn every_packet_is_counted_once_in_each_direction() {
         assert_eq!(link.sent.packets, link.arrived.packets + lost);
         assert!(link.lost.blackout.packets > 0 && link.lost.burst.packets > 0);
     }
+}
+
+#[test]
+fn clients_share_a_bottleneck_only_where_the_profile_says_so() {
+    let waits = |shared| {
+        let bottleneck = Bottleneck { rate: Rate(1e6), queue: Queue::Time(100 * MS) };
+        let link = LinkSpec { bottleneck: Some(bottleneck), ..LinkSpec::default() };
+        let profile = Profile { shared, ..Profile::symmetric("test", link) };
+        let mut paths = Path::all(&profile, 1, 2);
+        let mut at = |client: u32| {
+            let mut up = packet(Transport::Udp, (inner_address(client), 5000), SERVER, &[0; 972]);
+            let mut headers = Headers::read(&up).unwrap();
+            match paths[client as usize].up(MS, &mut headers, &mut up) {
+                Fate::Arrives { at, .. } => Some(at),
+                Fate::Lost(_) => None,
+            }
+        };
+        assert_eq!(at(0), Some(9 * MS)); // 1000 bytes
+        let second = at(1);
+        (second, paths[1].counters().up.queue.max_us)
+    };
+    assert_eq!(waits(false), (Some(9 * MS), 0));
+    assert_eq!(waits(true), (Some(17 * MS), 8000));
 }

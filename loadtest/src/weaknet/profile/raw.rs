@@ -22,6 +22,8 @@ struct RawProfile {
     #[serde(default)]
     down: RawLink,
     #[serde(default)]
+    shared: bool,
+    #[serde(default)]
     blackouts: Vec<RawBlackout>,
     #[serde(default)]
     hand_overs: Vec<RawHandOver>,
@@ -187,6 +189,11 @@ impl Checker {
         );
         let up = self.link(&format!("{name}.up"), raw.up.over(&raw.both));
         let down = self.link(&format!("{name}.down"), raw.down.over(&raw.both));
+        self.require(
+            !raw.shared || (up.bottleneck.is_some() && down.bottleneck.is_some()),
+            &format!("{name}.shared"),
+            "there must be a bottleneck (rate and queue) to share",
+        );
         let mut events = vec![];
         for (index, raw) in raw.blackouts.into_iter().enumerate() {
             let held = raw.packets == RawPackets::Held;
@@ -207,7 +214,7 @@ impl Checker {
             let what = What::BlockUdp { lasts, passes: raw.passes };
             events.push(self.event(&format!("{name}.udp_blocks[{index}]"), &raw.when, what));
         }
-        Profile { name, reason: raw.reason, up, down, events }
+        Profile { name, reason: raw.reason, up, down, shared: raw.shared, events }
     }
 
     fn link(&mut self, key: &str, raw: RawLink) -> LinkSpec {
