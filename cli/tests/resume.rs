@@ -17,8 +17,8 @@ use std::{
 };
 
 use edgeway_client::{
-    Bytes, Class, Client, ClientConfig, CloseCode, Event, Events, Login, Presence, TransportChoice,
-    Trust,
+    Bytes, Class, Client, ClientConfig, CloseCode, Event, Events, Login, Presence, Transport,
+    TransportChoice, Trust,
 };
 use support::{Process, Up, get, write};
 use tokio::{
@@ -55,6 +55,22 @@ impl Link {
             addr
         };
         Self { addr, cut, _task: task }
+    }
+
+    /// One of which only datagrams can be cut.
+    async fn of_both(quic: &str, tcp: &str) -> Self {
+        let (quic, tcp) = (quic.parse().unwrap(), tcp.parse().unwrap());
+        let cut = Arc::<AtomicBool>::default();
+        let mut task = JoinSet::new();
+        loop {
+            let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = front.local_addr().unwrap();
+            // The port may be somebody else's there.
+            let Ok(datagram) = UdpSocket::bind(addr).await else { continue };
+            task.spawn(datagrams(Arc::new(datagram), quic, Arc::clone(&cut)));
+            task.spawn(streams(front, tcp, Arc::default()));
+            return Self { addr, cut, _task: task };
+        }
     }
 
     fn cut(&self, cut: bool) {
@@ -243,6 +259,50 @@ async fn who_is_cut_off_and_comes_back_has_missed_nothing_and_never_left_over_qu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_cut_off_and_comes_back_has_missed_nothing_and_never_left_over_tcp() {
     cut_and_back(TransportChoice::Tcp).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_connection_that_takes_over_goes_on_by_token_and_nobody_sees_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = start(dir.path(), "", None);
+    let link = Link::of_both(&up.quic, &up.tcp).await;
+    let (bob, mut to_bob) =
+        Client::connect(config(&up, &up.tcp, "bob", TransportChoice::Tcp)).await.unwrap();
+    let at_bob = bob.join(ROOM).await.unwrap();
+    let (ada, mut to_ada) =
+        Client::connect(config(&up, &link.addr.to_string(), "ada", TransportChoice::Auto))
+            .await
+            .unwrap();
+    let at_ada = ada.join(ROOM).await.unwrap();
+    assert!(moved_before(&mut to_bob, "ada", "ada").await);
+    assert_eq!(ada.path().transport, Some(Transport::Quic));
+    link.cut(true);
+    for n in 0..50 {
+        at_bob.send_signal(number(n)).await.unwrap();
+    }
+    // It gets there, though nobody was told that UDP is gone.
+    at_ada.send_signal(Bytes::from_static(b"ada")).await.unwrap();
+    let mut got = Vec::new();
+    let mut taken_over = None;
+    while got.len() < 50 || taken_over.is_none() {
+        match next(&mut to_ada).await {
+            Event::Message(m) if *m.sender == *"bob" => got.push(m.payload),
+            Event::Reconnected { transport, resumed } => taken_over = Some((transport, resumed)),
+            event @ (Event::Left { .. }
+            | Event::HistoryLost { .. }
+            | Event::Reconnecting { .. }) => panic!("{event:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(taken_over, Some((Transport::Tcp, true)));
+    assert_eq!(got, (0..50).map(number).collect::<Vec<_>>(), "once and in order");
+    // Longer than the old connection is kept, and than it takes to tell who came and went.
+    tokio::time::sleep(Duration::from_millis(4_500)).await;
+    let (cleo, _) =
+        Client::connect(config(&up, &up.tcp, "cleo", TransportChoice::Tcp)).await.unwrap();
+    cleo.join(ROOM).await.unwrap();
+    assert!(!moved_before(&mut to_bob, "ada", "cleo").await, "ada has never left");
+    assert_eq!((ada.stats().resumes, ada.path().switches), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,8 +14,8 @@ use edgeway_transport::Transport;
 use tokio::sync::oneshot;
 
 use crate::{
-    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, RequestError, Room,
-    Session, SessionId, Stats,
+    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, PathStats,
+    RequestError, Room, Session, SessionId, Stats,
     connect::{connect, split_server},
     core::{Answer, Core, CoreConfig},
     greet::Flight,
@@ -224,6 +224,32 @@ impl Client {
         self.guard.shared.stats()
     }
 
+    /// What is known of the connection's path: round trip, losses, repairs, and what was done when it fell
+    /// silent.
+    #[must_use]
+    pub fn path(&self) -> PathStats {
+        let shared = &self.guard.shared;
+        let stats = shared.stats();
+        let mut path = shared.signs.stats(shared.server_idle());
+        path.transport = shared.transport();
+        path.rtt = path.rtt.or(shared.rtt()).filter(|_| path.transport.is_some());
+        path.missed = stats.missed;
+        path.reconnects = stats.reconnects;
+        path
+    }
+
+    /// For when the app goes to the background, where each packet wakes a radio, or comes back. In
+    /// the background an idle connection rests as long as the network is known to bear; on the way
+    /// back it is seen at once whether the path is still there.
+    pub fn set_background(&self, background: bool) {
+        let signs = &self.guard.shared.signs;
+        signs.heartbeat.lock().set_background(background);
+        if !background {
+            signs.ask_beat();
+        }
+        self.guard.shared.write.notify_one();
+    }
+
     /// Gives the connection up and makes a new one at once: for when the system says that the network
     /// changed, or is there again.
     pub fn reconnect(&self) {
@@ -231,8 +257,9 @@ impl Client {
     }
 
     /// For when the system says that the network has changed. A QUIC connection goes on from a new
-    /// socket and says so at once, and so do those of other clients that share its [`Connector`];
-    /// any other connection is made anew.
+    /// socket and says so at once, and so do those of other clients that share its [`Connector`]; where
+    /// that is not answered, fresh connections are raced beside it. A connection over TCP is made anew.
+    /// What was learned of the old network is forgotten.
     pub fn network_changed(&self) {
         self.guard.shared.ask_move();
     }

@@ -80,6 +80,9 @@ pub struct ClientConfig {
     /// Sends signals and strokes again as datagrams where the path loses packets, and asks the
     /// gateway to do so. Over QUIC only. On by default.
     pub repair: bool,
+    /// Says the first words of a return before the handshake is complete, where the server takes that:
+    /// never a password. Over QUIC only. On by default.
+    pub early_data: bool,
     /// Who the user is.
     pub login: Login,
     /// Names this installation of the app: at most 128 bytes, the same at each start, and different
@@ -118,6 +121,7 @@ impl ClientConfig {
             bind: None,
             head_start: Duration::from_millis(300),
             repair: true,
+            early_data: true,
             login,
             device: String::new(),
             join: Vec::new(),

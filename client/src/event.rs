@@ -301,6 +301,8 @@ pub struct Stats {
     pub reconnects: u64,
     /// Of them, those that went on by session token, without a login of their own.
     pub resumes: u64,
+    /// Times that it did so by early data: what it said along with the first packet was taken.
+    pub early_data: u64,
     /// Bytes of frames received.
     pub received_bytes: u64,
     /// Bytes of frames written.

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -34,10 +35,14 @@ pub(crate) struct Established {
     pub(crate) sender: Sender,
     pub(crate) port: Arc<Port>,
     pub(crate) transport: Transport,
+    /// Where it leads.
+    pub(crate) addr: SocketAddr,
     pub(crate) welcome: frame::Welcome,
     pub(crate) logged_in: frame::LoggedIn,
     /// What came beside: for the client.
     pub(crate) early: Vec<Incoming>,
+    /// Whether the server has taken what was said before the handshake was complete.
+    pub(crate) early_data: bool,
     /// Whether the session token was good.
     pub(crate) resumed: bool,
     /// Bytes of the frames that opened the chat Session and joined its rooms.
@@ -71,6 +76,8 @@ pub(crate) struct Flight {
     login: Bytes,
     /// The chat Session's first frames: open, and joins.
     open: Vec<Bytes>,
+    /// Whether it may go out before a handshake is complete.
+    early_data: bool,
 }
 
 impl Flight {
@@ -112,7 +119,8 @@ impl Flight {
             frame::Login { method, user, device: device.into(), secret: token }.to_bytes()
         });
         let open = std::iter::once(open_chat()).chain(joins).collect();
-        Self { hello: hello.to_bytes(), resume, login: login.to_bytes(), open }
+        let early_data = config.early_data;
+        Self { hello: hello.to_bytes(), resume, login: login.to_bytes(), open, early_data }
     }
 
     /// The login that is tried first.
@@ -145,16 +153,21 @@ pub(crate) struct Greeting {
     reading: Reading,
     sender: Sender,
     port: Arc<Port>,
-    transport: Transport,
+    pub(crate) transport: Transport,
+    addr: SocketAddr,
     early: Vec<Incoming>,
+    /// Whether the server has taken what was said before the handshake was complete.
+    early_data: bool,
     said: Instant,
+    /// From Hello to Welcome.
+    rtt: Duration,
 }
 
 impl Greeting {
     async fn hello(conn: Connection, flight: &Flight, all: bool) -> Result<Self, ConnectError> {
         let port = Arc::new(Port::default());
         let mut sink = PortSink::new(Arc::clone(&port));
-        let Connection { mut receiver, mut sender, transport, .. } = conn;
+        let Connection { mut receiver, mut sender, transport, remote: addr, .. } = conn;
         let reading = Box::pin(async move { receiver.run(&mut sink).await });
         let said = Instant::now();
         if all {
@@ -164,7 +177,17 @@ impl Greeting {
         } else {
             send(&mut sender, Lane::CONTROL, vec![flight.hello.clone()]).await?;
         }
-        Ok(Self { reading, sender, port, transport, early: Vec::new(), said })
+        Ok(Self {
+            reading,
+            sender,
+            port,
+            transport,
+            addr,
+            early: Vec::new(),
+            early_data: false,
+            said,
+            rtt: Duration::ZERO,
+        })
     }
 
     /// Waits for a frame of the control lane that `pick` takes; keeps the others.
@@ -232,7 +255,7 @@ pub(crate) async fn greet(
     login: bool,
 ) -> Result<(Greeting, frame::Welcome), ConnectError> {
     // A session token may be said before the handshake is complete, a password may not.
-    let early = !login || flight.resume.is_some();
+    let early = flight.early_data && (!login || flight.resume.is_some());
     let dialer = connector.dialer();
     let dialed = match way.transport {
         TransportChoice::Auto | TransportChoice::Quic if early => {
@@ -245,21 +268,25 @@ pub(crate) async fn greet(
     let mut conn = dialed.map_err(dial_error)?;
     let early = conn.early.take();
     let mut greeting = Greeting::hello(conn, flight, login).await;
+    let mut accepted = false;
     if let Some(early) = early {
         match early.settle().await {
-            Settled::Accepted => {}
+            Settled::Accepted => accepted = true,
             // The server knows nothing of it: all is said again.
             Settled::Rejected(conn) => greeting = Greeting::hello(*conn, flight, login).await,
             Settled::Failed(e) => return Err(dial_error(DialError::Quic(e))),
         }
     }
     let mut greeting = greeting?;
+    greeting.early_data = accepted;
     let welcome = greeting
         .wait(|frame| match frame {
             Frame::Welcome(welcome) => Some(welcome),
             _ => None,
         })
         .await?;
+    // Not later: a connection that is raced beside another may wait before it logs in.
+    greeting.rtt = greeting.said.elapsed();
     Ok((greeting, welcome))
 }
 
@@ -270,7 +297,6 @@ pub(crate) async fn finish(
     raced: bool,
     flight: &Flight,
 ) -> Result<Established, ConnectError> {
-    let rtt = winner.said.elapsed();
     if welcome.version != VERSION {
         let reason = format!("the server chose version {}", welcome.version);
         winner.sender.close(CloseCode::Version, &reason, 0).await;
@@ -296,12 +322,14 @@ pub(crate) async fn finish(
         sender: winner.sender,
         port: winner.port,
         transport: winner.transport,
+        addr: winner.addr,
         welcome,
         logged_in,
         resumed,
         early: winner.early,
+        early_data: winner.early_data,
         opened_bytes: flight.open.iter().map(Bytes::len).sum(),
-        rtt,
+        rtt: winner.rtt,
         raced,
     })
 }

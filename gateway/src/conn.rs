@@ -18,6 +18,7 @@ use tracing::debug;
 use crate::{
     context::Context,
     outbox::{Closing, Limits, Outbox},
+    paths::Sampled,
     reader::Reader,
     registry::Device,
     sessions::Sessions,
@@ -38,6 +39,8 @@ pub struct Conn {
     pub remote: SocketAddr,
     /// What carries it.
     pub transport: Transport,
+    /// Its path, over QUIC.
+    pub path: Option<Sampled>,
     /// When it was accepted.
     pub since: Instant,
     /// Whether the client has sent its login.
@@ -69,6 +72,7 @@ impl Conn {
             outbox: Arc::new(Outbox::new(limits)),
             remote: connection.remote,
             transport: connection.transport,
+            path: connection.sender.path().cloned().map(Sampled::new),
             since: Instant::now(),
             asked: AtomicBool::new(false),
             may_ask_again: AtomicBool::new(false),
@@ -134,6 +138,9 @@ pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
     }
     // Sessions end now, not when the last words have been said.
     drop(reader);
+    if let Some(path) = &conn.path {
+        ctx.paths.sample(path);
+    }
     match end {
         Some(End::Stopped(Stop { code, reason })) => {
             conn.close(&ctx, code, &reason, 0);

@@ -64,6 +64,17 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// For a person.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Full => "the server has as many connections as it may have",
+            Self::AddressFull => "this address has as many connections as it may have",
+        }
+    }
+}
+
 /// A connection's place among those let in, from its first packet on.
 #[derive(Debug)]
 pub struct Admission {

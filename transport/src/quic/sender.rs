@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quinn::{ConnectionError, SendStream, Side};
 
 use super::{Handover, early::Farewell, priority, wire_code};
-use crate::{SendError, repair::Repair};
+use crate::{Path, SendError, repair::Repair};
 
 /// Writes to the lanes of a connection.
 #[derive(Debug)]
@@ -25,9 +25,10 @@ impl Sender {
     pub(super) fn new(
         conn: quinn::Connection,
         shared: Arc<Mutex<Handover>>,
+        path: Arc<Path>,
         farewell: Option<Arc<Farewell>>,
     ) -> Self {
-        let repair = Repair::new(&conn);
+        let repair = Repair::new(&conn, path);
         Self { conn, shared, streams: Vec::new(), repair, _farewell: farewell }
     }
 
@@ -107,6 +108,18 @@ impl Sender {
     /// Whether nothing is heard from the peer any more: what is droppable is better kept.
     pub(crate) fn is_silent(&self) -> bool {
         self.repair.is_silent()
+    }
+
+    pub(crate) fn path(&self) -> &Arc<Path> {
+        self.repair.path()
+    }
+
+    pub(crate) fn moved(&mut self) -> bool {
+        self.repair.moved(&self.conn)
+    }
+
+    pub(crate) fn beat(&mut self) -> bool {
+        self.repair.beat(&self.conn)
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
