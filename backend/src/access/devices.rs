@@ -11,26 +11,31 @@ use super::{session::Identity, space::SessionType};
 /// A user's device.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Name {
-    user: String,
-    device: String,
+    user: Box<str>,
+    device: Box<str>,
 }
 
 impl Name {
     fn of(identity: &Identity) -> Self {
-        Self { user: identity.user.clone(), device: identity.device.clone() }
+        Self::new(&identity.user, &identity.device)
+    }
+
+    fn new(user: &str, device: &str) -> Self {
+        Self { user: user.into(), device: device.into() }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Current {
+    kind: SessionType,
     session: SessionRef,
     generation: u64,
 }
 
 #[derive(Debug, Default)]
 struct Record {
-    /// One Session of each type counts.
-    current: [Option<Current>; SessionType::COUNT],
+    /// One Session of each type counts. A list, with no room to spare: most devices have one.
+    current: Vec<Current>,
     /// Tokens of logins before this one are void: a later one was used, or has been replaced by a
     /// login of its own.
     floor: u64,
@@ -59,13 +64,18 @@ pub(super) struct Devices {
 impl Devices {
     /// Makes a Session its device's current one of its type.
     pub(super) fn claim(&mut self, identity: &Identity) -> Claim {
-        let mine = Current { session: identity.session, generation: identity.generation };
+        let Identity { kind, session, generation, .. } = *identity;
+        let mine = Current { kind, session, generation };
         let record = self.records.entry(Name::of(identity)).or_default();
-        let current = &mut record.current[identity.kind as usize];
-        if current.is_some_and(|current| current.generation > mine.generation) {
-            return Claim::Older;
-        }
-        let older = current.replace(mine).map(|current| current.session);
+        let older = match record.current.iter_mut().find(|current| current.kind == kind) {
+            Some(current) if current.generation > generation => return Claim::Older,
+            Some(current) => Some(std::mem::replace(current, mine).session),
+            None => {
+                record.current.reserve_exact(1);
+                record.current.push(mine);
+                None
+            }
+        };
         if mine.generation != record.resumed {
             // Somebody has proven anew who they are: tokens from before may be in other hands.
             record.floor = record.floor.max(mine.generation);
@@ -75,7 +85,8 @@ impl Devices {
 
     /// A device's current Session of a type, and its generation.
     pub(super) fn current(&self, identity: &Identity) -> Option<(SessionRef, u64)> {
-        let current = self.records.get(&Name::of(identity))?.current[identity.kind as usize]?;
+        let mut current = self.records.get(&Name::of(identity))?.current.iter();
+        let current = current.find(|current| current.kind == identity.kind)?;
         Some((current.session, current.generation))
     }
 
@@ -83,11 +94,10 @@ impl Devices {
     pub(super) fn release(&mut self, identity: &Identity) {
         let name = Name::of(identity);
         let Some(record) = self.records.get_mut(&name) else { return };
-        let current = &mut record.current[identity.kind as usize];
-        if current.is_some_and(|current| current.session == identity.session) {
-            *current = None;
-        }
-        if record.current.iter().all(Option::is_none) {
+        record
+            .current
+            .retain(|current| current.kind != identity.kind || current.session != identity.session);
+        if record.current.is_empty() {
             self.records.remove(&name);
         }
     }
@@ -96,8 +106,7 @@ impl Devices {
     /// of a later login is used, so that a client that never heard the answer can ask again. `next` is
     /// the generation that the new login gets.
     pub(super) fn resume(&mut self, user: &str, device: &str, token: u64, next: u64) -> bool {
-        let name = Name { user: user.to_owned(), device: device.to_owned() };
-        let Some(record) = self.records.get_mut(&name) else { return false };
+        let Some(record) = self.records.get_mut(&Name::new(user, device)) else { return false };
         if token < record.floor {
             return false;
         }

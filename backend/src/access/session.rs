@@ -45,14 +45,8 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     rooms_max: usize,
     groups: HashMap<u64, Group>,
-    /// Places in groups that an older Session of the device has had, until this one joins them or
-    /// their time is over.
-    kept: HashMap<u64, Place>,
-    /// The older Session whose place the next joins take.
-    replaces: Option<SessionRef>,
-    /// Opened by early data: the names (hashed) of what the device is in, which is all that may be
-    /// joined before the Session is confirmed.
-    early: Option<Vec<u64>>,
+    /// Boxed: few have any.
+    past: Option<Box<places::Past>>,
     /// Joins that their owners have not answered. Few, and each is answered once.
     joins: Vec<Join>,
     /// Frames for a group that may be the answer to one of `joins`, and what came after them, by
@@ -104,9 +98,7 @@ impl Session {
             identity,
             rooms_max,
             groups: HashMap::new(),
-            kept: HashMap::new(),
-            replaces: None,
-            early: None,
+            past: None,
             joins: Vec::new(),
             parked: Default::default(),
             parked_bytes: 0,
@@ -285,7 +277,7 @@ impl Session {
         };
         let owner = route.owner(identity.kind.owner(), &place.room);
         let group = Group { owner, foreign: place.foreign, name: hash(&place.room) };
-        let replaces = self.replaces;
+        let replaces = self.past.as_ref().and_then(|past| past.replaces);
         self.joins.push(Join { request: join.request, group, replaces });
         let item = rooms::Join {
             session: Some(identity.session),
@@ -344,7 +336,7 @@ impl Session {
     ) -> Option<Option<Place>> {
         let join = self.answered(owner, request)?;
         self.groups.insert(group, join.group);
-        let place = self.kept.remove(&group);
+        let place = self.past.as_mut().and_then(|past| past.kept.remove(&group));
         Some(place.filter(|place| join.replaces != Some(place.session)))
     }
 
@@ -379,7 +371,9 @@ impl Session {
 
     /// Gives up the joins that an owner has not answered, and the places that it kept.
     pub(super) fn give_up(&mut self, owner: OwnerId, out: &mut Vec<Out>) {
-        self.kept.retain(|_, place| place.owner != owner);
+        if let Some(past) = &mut self.past {
+            past.kept.retain(|_, place| place.owner != owner);
+        }
         self.joins.retain(|join| {
             let lost = join.group.owner == owner;
             if lost {

@@ -29,7 +29,6 @@ pub(super) struct Place {
 }
 
 impl SessionType {
-    pub(super) const COUNT: usize = 4;
     pub(super) const NAMES: &str = "chat, im, push and research_push";
 
     pub(super) fn parse(name: &str) -> Option<Self> {

@@ -1,6 +1,8 @@
 //! Places in groups across the Sessions of a device: what an older one had is kept for the next, and
 //! what a Session may do whose first flight may be a replay.
 
+use std::collections::HashMap;
+
 use edgeway_proto::{
     RawFrame,
     frame::{self, FIRST_SKIPPED_KIND, History, Members, join_flag},
@@ -28,20 +30,48 @@ impl Place {
     }
 }
 
+/// What a Session has of older ones of its device.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// Places in groups that an older Session of the device has had, until this one joins them or
+    /// their time is over.
+    pub(super) kept: HashMap<u64, Place>,
+    /// The older Session whose place the next joins take.
+    pub(super) replaces: Option<SessionRef>,
+    /// Opened by early data: the names (hashed) of what the device is in, which is all that may be
+    /// joined before the Session is confirmed.
+    early: Option<Vec<u64>>,
+}
+
 impl Session {
+    fn past(&mut self) -> &mut Past {
+        self.past.get_or_insert_default()
+    }
+
+    /// What is empty takes no memory.
+    fn tidy(&mut self) {
+        self.past = self.past.take().filter(|past| {
+            !past.kept.is_empty() || past.replaces.is_some() || past.early.is_some()
+        });
+    }
+
     /// Begins as early data: what may be joined is where the device is already.
     pub(in crate::access) fn begin_early(&mut self, names: Vec<u64>) {
-        self.early = Some(names);
+        self.past().early = Some(names);
     }
 
     /// The first flight was no replay.
     pub(in crate::access) fn confirmed(&mut self) {
-        self.early = None;
+        if let Some(past) = &mut self.past {
+            past.early = None;
+        }
+        self.tidy();
     }
 
     /// Whether a frame has no effect on anybody else: what a Session may do that may be a replay.
     pub(super) fn may_come_early(&self, raw: &RawFrame) -> Result<bool, Fatal> {
-        let Some(names) = &self.early else { return Ok(true) };
+        let early = self.past.as_ref().and_then(|past| past.early.as_ref());
+        let Some(names) = early else { return Ok(true) };
         Ok(match raw.kind {
             // The device is in the room: its user is a member with or without this Session.
             frame::Join::KIND => {
@@ -59,21 +89,25 @@ impl Session {
     /// Takes the places of an older Session of the device over. Those that are taken already are
     /// given up by the older one.
     pub(in crate::access) fn adopt(&mut self, older: SessionRef, places: Vec<Place>) -> Vec<Place> {
-        self.replaces = Some(older);
         let (taken, kept): (Vec<_>, Vec<_>) =
             places.into_iter().partition(|place| self.groups.contains_key(&place.group));
-        self.kept.extend(kept.into_iter().map(|place| (place.group, place)));
+        let past = self.past();
+        past.replaces = Some(older);
+        past.kept.extend(kept.into_iter().map(|place| (place.group, place)));
         taken
     }
 
     /// The places that were taken over and not joined.
     pub(in crate::access) fn take_kept(&mut self) -> Vec<Place> {
-        self.replaces = None;
-        self.kept.drain().map(|(_, place)| place).collect()
+        let Some(past) = &mut self.past else { return Vec::new() };
+        past.replaces = None;
+        let kept = std::mem::take(&mut past.kept);
+        self.tidy();
+        kept.into_values().collect()
     }
 
     pub(in crate::access) fn keeps(&self) -> bool {
-        !self.kept.is_empty()
+        self.past.as_ref().is_some_and(|past| !past.kept.is_empty())
     }
 
     /// All places of the device.
@@ -85,7 +119,8 @@ impl Session {
             session,
             name: g.name,
         };
-        self.groups.iter().map(place).chain(self.kept.values().copied()).collect()
+        let kept = self.past.iter().flat_map(|past| past.kept.values().copied());
+        self.groups.iter().map(place).chain(kept).collect()
     }
 
     /// The names (hashed) of what the device is in.
