@@ -1,7 +1,7 @@
 //! Metrics of the paths of QUIC connections: read from what each connection's halves have written
 //! down, once in a while and when the connection ends. Nothing is done for a message.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use edgeway_transport::{Path, PathStats};
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
@@ -15,7 +15,23 @@ pub const SWEEPS: u64 = 16;
 #[derive(Debug)]
 pub struct Sampled {
     path: Arc<Path>,
-    counted: Mutex<PathStats>,
+    counted: Mutex<Counts>,
+}
+
+/// Counts of a path, in this order: packets sent and lost, copies sent, received, and first, migrations. The
+/// low halves, since every idle connection holds them; what comes between two looks is less.
+type Counts = [u32; 6];
+
+fn counts(stats: &PathStats) -> Counts {
+    let low = |n: u64| u32::try_from(n & u64::from(u32::MAX)).unwrap_or(0);
+    [
+        low(stats.sent_packets),
+        low(stats.lost_packets),
+        low(stats.copies_sent),
+        low(stats.copies_received),
+        low(stats.copies_first),
+        low(stats.migrations),
+    ]
 }
 
 impl Sampled {
@@ -25,24 +41,17 @@ impl Sampled {
         Self { path, counted: Mutex::default() }
     }
 
-    /// What has come since it was asked last.
-    fn since(&self) -> PathStats {
-        let now = self.path.stats();
-        delta(std::mem::replace(&mut *self.counted.lock(), now), now)
+    /// The round trip, and what has come since it was asked last.
+    fn since(&self) -> (Duration, Counts) {
+        let stats = self.path.stats();
+        let now = counts(&stats);
+        (stats.rtt, delta(std::mem::replace(&mut *self.counted.lock(), now), now))
     }
 }
 
-/// Counts of `now` less those of `before`; the rest as it is now.
-fn delta(before: PathStats, now: PathStats) -> PathStats {
-    PathStats {
-        sent_packets: now.sent_packets.saturating_sub(before.sent_packets),
-        lost_packets: now.lost_packets.saturating_sub(before.lost_packets),
-        copies_sent: now.copies_sent.saturating_sub(before.copies_sent),
-        copies_received: now.copies_received.saturating_sub(before.copies_received),
-        copies_first: now.copies_first.saturating_sub(before.copies_first),
-        migrations: now.migrations.saturating_sub(before.migrations),
-        ..now
-    }
+/// What has come between `before` and `now`.
+fn delta(before: Counts, now: Counts) -> Counts {
+    std::array::from_fn(|n| now[n].wrapping_sub(before[n]))
 }
 
 /// Handles of the metrics.
@@ -107,20 +116,21 @@ fn describe() {
 impl PathMetrics {
     /// Counts what has come since the last time.
     pub fn sample(&self, path: &Sampled) {
-        let new = path.since();
-        if new.sent_packets > 0 {
-            self.rtt.record(new.rtt.as_secs_f64());
-            self.sent.increment(new.sent_packets);
+        let (rtt, new) = path.since();
+        if new[0] > 0 {
+            self.rtt.record(rtt.as_secs_f64());
         }
-        for (counter, n) in [
-            (&self.lost, new.lost_packets),
-            (&self.copies_sent, new.copies_sent),
-            (&self.copies_received, new.copies_received),
-            (&self.copies_first, new.copies_first),
-            (&self.migrations, new.migrations),
-        ] {
+        let counters = [
+            &self.sent,
+            &self.lost,
+            &self.copies_sent,
+            &self.copies_received,
+            &self.copies_first,
+            &self.migrations,
+        ];
+        for (counter, n) in counters.into_iter().zip(new) {
             if n > 0 {
-                counter.increment(n);
+                counter.increment(n.into());
             }
         }
     }
@@ -128,18 +138,18 @@ impl PathMetrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
-    fn counts_are_counted_once_and_figures_are_of_now() {
+    fn counts_are_counted_once_and_wrap() {
         let before = PathStats { sent_packets: 10, lost_packets: 2, ..PathStats::default() };
-        let rtt = Duration::from_millis(40);
-        let now = PathStats { sent_packets: 15, lost_packets: 2, migrations: 1, rtt, ..before };
-        let new = delta(before, now);
-        assert_eq!((new.sent_packets, new.lost_packets, new.migrations), (5, 0, 1));
-        assert_eq!(new.rtt, rtt);
-        assert_eq!(delta(now, now).sent_packets, 0);
+        let now = PathStats { sent_packets: 15, migrations: 1, ..before };
+        let new = delta(counts(&before), counts(&now));
+        assert_eq!(new, [5, 0, 0, 0, 0, 1]);
+        assert_eq!(delta(counts(&now), counts(&now)), [0; 6]);
+        let many = PathStats { sent_packets: u64::from(u32::MAX) + 5, ..now };
+        assert_eq!(delta(counts(&now), counts(&many))[0], u32::MAX - 10);
+        let more = PathStats { sent_packets: many.sent_packets + 7, ..now };
+        assert_eq!(delta(counts(&many), counts(&more))[0], 7);
     }
 }

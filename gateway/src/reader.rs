@@ -18,6 +18,7 @@ use crate::{
     conn::Conn,
     context::Context,
     handshake,
+    registry::Device,
     sessions::{Identity, Sessions},
 };
 
@@ -193,8 +194,8 @@ async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, lo
             conn.expires_ms.store(accepted.expires_ms, Ordering::Relaxed);
             conn.logged_in.store(true, Ordering::Release);
             conn.outbox.push_control(logged_in.to_bytes());
-            let (user, generation) = (accepted.user, accepted.generation);
-            sessions.lock().identify(Identity { user, device, generation });
+            let device = Arc::new(Device { user: accepted.user, device });
+            sessions.lock().identify(Identity { device, generation: accepted.generation });
         }
         Ok(Err(closing)) if resumes && closing.code == CloseCode::LoginFailed => {
             // Not the end: the client proves by other means who it is, and what it has sent stands.

@@ -147,8 +147,12 @@ impl Registry {
 
     /// Makes a connection its device's. Gives back the one that is to be closed for it: an older one,
     /// or itself, where a newer one is there.
-    pub fn hold(&self, conn: &Arc<Conn>, device: Device, generation: u64) -> Option<Arc<Conn>> {
-        let device = Arc::new(device);
+    pub fn hold(
+        &self,
+        conn: &Arc<Conn>,
+        device: Arc<Device>,
+        generation: u64,
+    ) -> Option<Arc<Conn>> {
         let mut devices = self.devices.lock();
         if let Some(holder) = devices.get(&device)
             && holder.generation > generation

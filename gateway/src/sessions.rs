@@ -29,10 +29,8 @@ const RETRY_MS: u64 = 1000;
 /// Who is logged in.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user.
-    pub user: String,
-    /// Its device.
-    pub device: String,
+    /// The user and the device; one text for all who hold it.
+    pub device: Arc<Device>,
     /// Grows with each login of the device.
     pub generation: u64,
 }
@@ -107,9 +105,8 @@ impl Sessions {
 
     /// The connection is its device's from now on; an older one ends.
     fn hold_device(&self) {
-        let Some((Identity { user, device, generation }, _)) = &self.identity else { return };
-        let device = Device { user: user.clone(), device: device.clone() };
-        if let Some(older) = self.ctx.registry.hold(&self.conn, device, *generation) {
+        let Some((Identity { device, generation }, _)) = &self.identity else { return };
+        if let Some(older) = self.ctx.registry.hold(&self.conn, Arc::clone(device), *generation) {
             let reason = "a newer connection of the same user and device took over";
             older.close(&self.ctx, CloseCode::Replaced, reason, 0);
         }
@@ -124,7 +121,7 @@ impl Sessions {
 
     /// The login was accepted: what waited for it goes on.
     pub fn identify(&mut self, identity: Identity) {
-        let bucket = self.ctx.buckets.of(&identity.user);
+        let bucket = self.ctx.buckets.of(&identity.device.user);
         self.identity = Some((identity, bucket));
         if !self.early {
             self.hold_device();
@@ -324,7 +321,7 @@ impl Sessions {
             *slot = Slot::over(number);
             return self.refuse(number, CloseCode::NoRoute, &reason, 0);
         };
-        let Some(link) = self.ctx.links.pick(backend, &identity.user) else {
+        let Some(link) = self.ctx.links.pick(backend, &identity.device.user) else {
             let reason = format!("backend `{backend}` cannot be reached");
             let number = slot.number;
             *slot = Slot::over(number);
@@ -336,8 +333,8 @@ impl Sessions {
         let open = link::Open {
             session: registration.id,
             kind: slot.open.kind.to_string(),
-            user: identity.user.clone(),
-            device: identity.device.clone(),
+            user: identity.device.user.clone(),
+            device: identity.device.device.clone(),
             generation: identity.generation,
             headers: headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             remote: self.conn.remote.to_string(),
