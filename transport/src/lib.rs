@@ -15,6 +15,7 @@ mod repair;
 mod settings;
 mod socket;
 mod tcp;
+mod tickets;
 pub mod tls;
 
 pub use dial::{DialError, Dialer};

@@ -6,9 +6,10 @@ use edgeway_proto::ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, client::Resumption, crypto::ring::Ticketer,
-    server::ServerSessionMemoryCache,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::tickets::Tickets;
 
 /// Why TLS cannot be set up. Says which input and what would be right.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -26,15 +27,13 @@ pub enum TlsError {
     Config(String),
 }
 
-/// TLS sessions of QUIC that a server can continue, at about 400 bytes each. Early data needs them
-/// in memory (rustls gives none with stateless tickets), and each ticket works once: that is what
-/// keeps early data from being replayed. A handshake makes [`TICKETS`]; the oldest are forgotten, and
+/// TLS sessions of QUIC that a server can continue, at about 250 bytes each. The oldest are forgotten, and
 /// their clients do a handshake without early data.
 pub const SERVER_SESSIONS: usize = 64 * 1024;
 
-/// Tickets that a QUIC client gets with each handshake: one for its next connection, and one for when
-/// that does not come about.
-const TICKETS: usize = 2;
+/// Tickets that a QUIC client gets with each handshake. One: a second would be held for every idle
+/// connection, for the case that the first was spent on a connection that did not come about.
+const TICKETS: usize = 1;
 
 /// Servers whose TLS sessions a client remembers, for each transport; of each server it keeps the
 /// last eight tickets.
@@ -98,7 +97,7 @@ impl ServerTls {
             .with_single_cert(chain, key)
             .map_err(config)?;
         quic.alpn_protocols = vec![ALPN.to_vec()];
-        quic.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
+        quic.session_storage = Arc::new(Tickets::new(SERVER_SESSIONS));
         quic.send_tls13_tickets = TICKETS;
         quic.max_early_data_size = EARLY_DATA;
         let quic = QuicServerConfig::try_from(quic).map_err(config)?;
