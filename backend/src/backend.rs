@@ -12,7 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::{Access, Node, Owners},
-    auth::Auth,
+    auth::{Auth, TokenKey},
     config::{Config, ConfigProblem, HistorySync},
     http2,
     links::{LinkService, Links},
@@ -153,7 +153,13 @@ impl Backend {
             None
         };
         links.connect(access.clone(), room.iter().chain(&peer).cloned().collect());
-        let auth = roles.has(Role::Access).then(|| Auth::new(config.auth));
+        let auth = match &access {
+            Some(access) => {
+                let key = TokenKey::random().map_err(StartError::Random)?;
+                Some(Auth::new(config.auth, key, Arc::new(access.downgrade())))
+            }
+            None => None,
+        };
         Ok(Self {
             listener,
             local_addr,
@@ -191,6 +197,7 @@ impl Backend {
             for owner in access.owners().ids() {
                 self.tasks.spawn(Owners::keep(access.clone(), owner, stop_serving.clone()));
             }
+            self.tasks.spawn(access.clone().keep_time(stop_serving.clone()));
         }
         let link = LinkService::new(self.links.clone(), self.tasks.clone(), shutdown.clone());
         let uplinks = self.store.is_some().then(|| {

@@ -14,10 +14,11 @@ use edgeway_transport::Transport;
 use tokio::sync::oneshot;
 
 use crate::{
-    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, RequestError, Room,
-    Session, SessionId, Stats,
+    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, PathStats,
+    RequestError, Room, Session, SessionId, Stats,
     connect::{connect, split_server},
     core::{Answer, Core, CoreConfig},
+    greet::Flight,
     shared::Shared,
     supervise::Supervisor,
 };
@@ -96,7 +97,6 @@ impl Client {
     ) -> Result<(Self, Events), ConnectError> {
         check(&config)?;
         let device = device(&config)?;
-        let established = Box::pin(connect(connector, &config, &device, None)).await?;
         let shared = Arc::new(Shared::new(
             CoreConfig {
                 chat_queue_bytes: config.chat_queue_bytes,
@@ -106,6 +106,16 @@ impl Client {
             },
             config.unacked_bytes,
         ));
+        let joins = shared.with(|core| {
+            for room in &config.join {
+                // Whoever wants to know how it ends asks by `join`.
+                let (answer, _) = oneshot::channel();
+                core.join(SessionId::CHAT, room, &JoinOptions::default(), answer);
+            }
+            core.first_joins()
+        });
+        let flight = Flight::new(&config, &device, None, joins);
+        let established = Box::pin(connect(connector, &config, &flight, None)).await?;
         // Known before the first handle is.
         shared.set_connection(Some(established.transport), Some(&established.logged_in.user));
         let guard = Arc::new(Guard {
@@ -114,7 +124,8 @@ impl Client {
             pings: AtomicU64::new(0),
         });
         let config = Arc::new(config);
-        let supervisor = Supervisor { shared, connector: connector.clone(), config, device };
+        let connector = connector.clone();
+        let supervisor = Supervisor { shared, connector, config, device, resume: None };
         tokio::spawn(supervisor.run(established));
         let events = Events { guard: Arc::clone(&guard) };
         Ok((Self { guard }, events))
@@ -213,6 +224,32 @@ impl Client {
         self.guard.shared.stats()
     }
 
+    /// What is known of the connection's path: round trip, losses, repairs, and what was done when it fell
+    /// silent.
+    #[must_use]
+    pub fn path(&self) -> PathStats {
+        let shared = &self.guard.shared;
+        let stats = shared.stats();
+        let mut path = shared.signs.stats(shared.server_idle());
+        path.transport = shared.transport();
+        path.rtt = path.rtt.or(shared.rtt()).filter(|_| path.transport.is_some());
+        path.missed = stats.missed;
+        path.reconnects = stats.reconnects;
+        path
+    }
+
+    /// For when the app goes to the background, where each packet wakes a radio, or comes back. In
+    /// the background an idle connection rests as long as the network is known to bear; on the way
+    /// back it is seen at once whether the path is still there.
+    pub fn set_background(&self, background: bool) {
+        let signs = &self.guard.shared.signs;
+        signs.heartbeat.lock().set_background(background);
+        if !background {
+            signs.ask_beat();
+        }
+        self.guard.shared.write.notify_one();
+    }
+
     /// Gives the connection up and makes a new one at once: for when the system says that the network
     /// changed, or is there again.
     pub fn reconnect(&self) {
@@ -220,8 +257,9 @@ impl Client {
     }
 
     /// For when the system says that the network has changed. A QUIC connection goes on from a new
-    /// socket and says so at once, and so do those of other clients that share its [`Connector`];
-    /// any other connection is made anew.
+    /// socket and says so at once, and so do those of other clients that share its [`Connector`]; where
+    /// that is not answered, fresh connections are raced beside it. A connection over TCP is made anew.
+    /// What was learned of the old network is forgotten.
     pub fn network_changed(&self) {
         self.guard.shared.ask_move();
     }
@@ -256,6 +294,8 @@ fn check(config: &ClientConfig) -> Result<(), ConnectError> {
         "device: may have 128 bytes"
     } else if secret > limits::SECRET_BYTES {
         "login: password or token may have 8 KiB"
+    } else if config.join.iter().any(|room| room.is_empty() || room.len() > limits::NAME_BYTES) {
+        "join: the name of a room has 1 to 128 bytes"
     } else {
         return Ok(());
     };

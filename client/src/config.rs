@@ -80,11 +80,17 @@ pub struct ClientConfig {
     /// Sends signals and strokes again as datagrams where the path loses packets, and asks the
     /// gateway to do so. Over QUIC only. On by default.
     pub repair: bool,
+    /// Says the first words of a return before the handshake is complete, where the server takes that:
+    /// never a password. Over QUIC only. On by default.
+    pub early_data: bool,
     /// Who the user is.
     pub login: Login,
     /// Names this installation of the app: at most 128 bytes, the same at each start, and different
     /// from the user's other devices. Empty: made up at random.
     pub device: String,
+    /// Rooms to join along with the login, which saves a round trip.
+    /// [`Client::join`](crate::Client::join) then gives the room.
+    pub join: Vec<String>,
     /// Name and version of the app, for the server's logs.
     pub agent: String,
     /// How long one try to connect may take, login included.
@@ -115,8 +121,10 @@ impl ClientConfig {
             bind: None,
             head_start: Duration::from_millis(300),
             repair: true,
+            early_data: true,
             login,
             device: String::new(),
+            join: Vec::new(),
             agent: concat!("edgeway-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             // Above three keep-alives of 12 s, so that the server's silence of a third is filled by its

@@ -6,20 +6,38 @@
 //! while another is under way, logs in only once it has won, or the two logins would be two devices
 //! of the same name that push each other out.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeway_proto::frame;
+use edgeway_transport::Transport;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     ClientConfig, ConnectError, TransportChoice,
     connector::Connector,
     greet::{Established, Flight, Greeting, finish, greet},
+    watch::Goal,
 };
 
 /// How long the first address of a family runs alone before one of the other family starts
 /// (RFC 8305, section 8).
 const FAMILY_HEAD_START: Duration = Duration::from_millis(250);
+
+/// Where TCP has failed and only QUIC is under way, the server is most likely not there, and a UDP
+/// socket is not told: QUIC gets so long from then on. Enough for a first flight and three more
+/// of it.
+const QUIC_ALONE: Duration = Duration::from_secs(3);
+
+/// A network may let the handshake and the first words over QUIC pass, and nothing after them. A login
+/// that is not answered within this time is said over TCP as well.
+const QUIC_LOGIN: Duration = Duration::from_secs(3);
+
+/// How long a try of QUIC beside a connection over TCP may take.
+const QUIC_BESIDE: Duration = Duration::from_secs(5);
 
 /// One way to the server.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +48,18 @@ pub(crate) struct Way {
     after: Duration,
 }
 
+/// Which transport starts first where both may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    Quic,
+    /// QUIC did not get through lately.
+    Tcp,
+    /// Neither: there is no time to lose.
+    Both,
+}
+
 /// The ways in the order in which they start.
-fn ways(config: &ClientConfig, addrs: &[SocketAddr]) -> Vec<Way> {
+fn ways(config: &ClientConfig, addrs: &[SocketAddr], first: First) -> Vec<Way> {
     let v4 = addrs.iter().find(|a| a.is_ipv4());
     let v6 = addrs.iter().find(|a| a.is_ipv6());
     let mut ways = Vec::new();
@@ -40,8 +68,13 @@ fn ways(config: &ClientConfig, addrs: &[SocketAddr]) -> Vec<Way> {
         let way = |transport, after| Way { transport, addr: *addr, after };
         match config.transport {
             TransportChoice::Auto => {
-                ways.push(way(TransportChoice::Quic, after));
-                ways.push(way(TransportChoice::Tcp, after + config.head_start));
+                let (quic, tcp) = match first {
+                    First::Quic => (Duration::ZERO, config.head_start),
+                    First::Tcp => (config.head_start, Duration::ZERO),
+                    First::Both => (Duration::ZERO, Duration::ZERO),
+                };
+                ways.push(way(TransportChoice::Quic, after + quic));
+                ways.push(way(TransportChoice::Tcp, after + tcp));
             }
             one => ways.push(way(one, after)),
         }
@@ -68,10 +101,10 @@ pub(crate) fn split_server(server: &str) -> Result<(&str, u16), ConnectError> {
 pub(crate) async fn connect(
     connector: &Connector,
     config: &ClientConfig,
-    device: &str,
+    flight: &Flight,
     endpoint: Option<&str>,
 ) -> Result<Established, ConnectError> {
-    let connecting = connect_all(connector, config, device, endpoint);
+    let connecting = connect_all(connector, config, flight, endpoint);
     match tokio::time::timeout(config.connect_timeout, connecting).await {
         Ok(result) => result,
         Err(_) => Err(ConnectError::TimedOut),
@@ -81,7 +114,7 @@ pub(crate) async fn connect(
 async fn connect_all(
     connector: &Connector,
     config: &ClientConfig,
-    device: &str,
+    flight: &Flight,
     endpoint: Option<&str>,
 ) -> Result<Established, ConnectError> {
     let (name, _) = split_server(&config.server)?;
@@ -92,10 +125,89 @@ async fn connect_all(
         .collect();
     // A server may say where to come back to, and not who it is: the name stays.
     let name: Arc<str> = config.server_name.as_deref().unwrap_or(name).into();
-    let flight = Flight::new(config, device);
-    let race = Race { connector, name, flight: &flight, racers: JoinSet::new(), logins: 0 };
-    let (winner, welcome, logged_in, raced) = race.run(ways(config, &addrs)).await?;
-    finish(winner, welcome, logged_in, raced, &flight).await
+    let remembered = connector.memory(|m| m.tcp_first(&config.server, Instant::now()));
+    let first = if remembered { First::Tcp } else { First::Quic };
+    let race = Race::new(connector, Arc::clone(&name), flight, true);
+    let (winner, welcome, logged_in, raced) = race.run(ways(config, &addrs, first)).await?;
+    if config.transport == TransportChoice::Auto {
+        connector.memory(|memory| match winner.transport {
+            Transport::Quic => memory.quic_won(&config.server),
+            Transport::Tcp if remembered => {}
+            Transport::Tcp => memory.tcp_won(&config.server, Instant::now()),
+        });
+    }
+    let quic = winner.transport == Transport::Quic;
+    let finishing = finish(winner, welcome, logged_in, raced, flight);
+    if !quic || config.transport != TransportChoice::Auto {
+        return finishing.await;
+    }
+    if let Ok(finished) = tokio::time::timeout(QUIC_LOGIN, finishing).await {
+        return finished;
+    }
+    connector.memory(|memory| memory.tcp_won(&config.server, Instant::now()));
+    let mut ways = ways(config, &addrs, First::Both);
+    ways.retain(|way| way.transport == TransportChoice::Tcp);
+    let race = Race::new(connector, name, flight, true);
+    let (winner, welcome, logged_in, _) = race.run(ways).await?;
+    // The login over QUIC may still reach the server.
+    finish(winner, welcome, logged_in, true, flight).await
+}
+
+/// A fresh connection beside the present one: welcomed, and not logged in.
+pub(crate) struct Found {
+    greeting: Greeting,
+    welcome: frame::Welcome,
+}
+
+impl Found {
+    pub(crate) const fn transport(&self) -> Transport {
+        self.greeting.transport
+    }
+
+    /// Logs in. From then on the server knows no other connection of this device; by session token it
+    /// goes on in its rooms, and nobody sees it leave or join.
+    pub(crate) async fn take(self, flight: &Flight) -> Result<Established, ConnectError> {
+        finish(self.greeting, self.welcome, false, false, flight).await
+    }
+}
+
+/// Looks for another connection to the server beside the present one, at an address that was good or, where
+/// `addr` is `None`, wherever the name leads. It says Hello and no more, so nothing changes for the
+/// server yet. Where QUIC is `fickle` TCP has the head start.
+pub(crate) async fn look(
+    connector: &Connector,
+    config: &ClientConfig,
+    device: &str,
+    addr: Option<SocketAddr>,
+    goal: Goal,
+    fickle: bool,
+) -> Result<Found, ConnectError> {
+    let looking = async {
+        let (host, port) = split_server(&config.server)?;
+        let addrs: Vec<SocketAddr> = match addr {
+            Some(addr) => vec![addr],
+            None => tokio::net::lookup_host((host, port))
+                .await
+                .map_err(|e| ConnectError::Resolve { host: host.into(), reason: e.to_string() })?
+                .collect(),
+        };
+        let name: Arc<str> = config.server_name.as_deref().unwrap_or(host).into();
+        // What comes after Hello is said by who wins, in the state that its client is in then.
+        let flight = Flight::new(config, device, None, Vec::new());
+        let first = if fickle { First::Tcp } else { First::Both };
+        let mut ways = ways(config, &addrs, first);
+        if goal == Goal::Quic {
+            ways.retain(|way| way.transport == TransportChoice::Quic);
+        }
+        let race = Race::new(connector, name, &flight, false);
+        let (greeting, welcome, ..) = race.run(ways).await?;
+        Ok(Found { greeting, welcome })
+    };
+    let time = match goal {
+        Goal::Service => config.connect_timeout,
+        Goal::Quic => config.connect_timeout.min(QUIC_BESIDE),
+    };
+    tokio::time::timeout(time, looking).await.unwrap_or(Err(ConnectError::TimedOut))
 }
 
 /// Who is welcomed first: with its greeting, and whether it has sent its login.
@@ -107,19 +219,27 @@ struct Race<'a> {
     name: Arc<str>,
     flight: &'a Flight,
     racers: JoinSet<Result<Greeted, (Way, ConnectError)>>,
+    /// Whether the first racer sends its login along.
+    login: bool,
     /// Racers that have sent a login.
     logins: u32,
 }
 
-impl Race<'_> {
+impl<'a> Race<'a> {
+    fn new(connector: &'a Connector, name: Arc<str>, flight: &'a Flight, login: bool) -> Self {
+        Self { connector, name, flight, racers: JoinSet::new(), login, logins: 0 }
+    }
+
     /// The first that is welcomed; whether it has sent its login; whether another one has too.
     async fn run(
         mut self,
         ways: Vec<Way>,
     ) -> Result<(Greeting, frame::Welcome, bool, bool), ConnectError> {
         let begun = tokio::time::Instant::now();
+        let mut others = ways.iter().filter(|way| way.transport != TransportChoice::Quic).count();
         let mut ways = ways.into_iter().peekable();
         let mut failures = Vec::new();
+        let mut alone = None;
         loop {
             if self.racers.is_empty() && !self.start(ways.next()) {
                 return Err(worst(failures));
@@ -136,12 +256,19 @@ impl Race<'_> {
                         if is_verdict(&e) {
                             return Err(e);
                         }
+                        others -= usize::from(way.transport != TransportChoice::Quic);
                         failures.push((way, e));
+                        if others == 0 {
+                            alone = Some(tokio::time::Instant::now() + QUIC_ALONE);
+                        }
                     }
                     Some(Err(_)) | None => {}
                 },
                 () = at(next) => {
                     self.start(ways.next());
+                }
+                () = at(alone) => {
+                    return Err(and_no_answer(worst(failures)));
                 }
             }
         }
@@ -149,7 +276,7 @@ impl Race<'_> {
 
     fn start(&mut self, way: Option<Way>) -> bool {
         let Some(way) = way else { return false };
-        let login = self.racers.is_empty();
+        let login = self.login && self.racers.is_empty();
         self.logins += u32::from(login);
         let (connector, name, flight) =
             (self.connector.clone(), Arc::clone(&self.name), self.flight.clone());
@@ -177,6 +304,16 @@ fn is_verdict(e: &ConnectError) -> bool {
             | ConnectError::Refused { .. }
             | ConnectError::Config { .. }
     )
+}
+
+/// The same, where QUIC is still without an answer.
+fn and_no_answer(e: ConnectError) -> ConnectError {
+    match e {
+        ConnectError::Unreachable { reason } => {
+            ConnectError::Unreachable { reason: format!("{reason}; QUIC: no answer") }
+        }
+        other => other,
+    }
 }
 
 /// One error for all that failed: the one that says most.
@@ -213,8 +350,18 @@ mod tests {
     fn quic_starts_first_and_tcp_a_head_start_later() {
         let config = ClientConfig::new("x:1", Login::Development { user: "u".into() });
         let addrs = ["127.0.0.1:1".parse().unwrap()];
-        let ways = ways(&config, &addrs);
+        let ways = ways(&config, &addrs, First::Quic);
         assert_eq!(ways[0].transport, TransportChoice::Quic);
         assert_eq!((ways[1].transport, ways[1].after), (TransportChoice::Tcp, config.head_start));
+    }
+
+    #[test]
+    fn tcp_goes_first_where_it_is_remembered_and_nobody_waits_in_a_silence() {
+        let config = ClientConfig::new("x:1", Login::Development { user: "u".into() });
+        let addrs = ["127.0.0.1:1".parse().unwrap()];
+        let first = ways(&config, &addrs, First::Tcp);
+        assert_eq!((first[0].transport, first[0].after), (TransportChoice::Tcp, Duration::ZERO));
+        assert_eq!(first[1].after, config.head_start);
+        assert!(ways(&config, &addrs, First::Both).iter().all(|way| way.after.is_zero()));
     }
 }

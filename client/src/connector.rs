@@ -1,13 +1,20 @@
 //! What many clients of one process share.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeway_transport::{
     Dialer, Settings,
     tls::{self, ClientTls},
 };
 
-use crate::{ConnectError, Trust};
+use parking_lot::Mutex;
+
+use crate::{ConnectError, Trust, memory::Memory};
 
 /// TLS and the UDP socket that connections are made with. A process with many clients makes one (or a
 /// few, to spread them over several sockets) and connects with
@@ -15,6 +22,15 @@ use crate::{ConnectError, Trust};
 #[derive(Debug, Clone)]
 pub struct Connector {
     dialer: Arc<Dialer>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What the clients of a connector have found out.
+#[derive(Debug, Default)]
+struct Known {
+    memory: Memory,
+    /// When the sockets were made anew last.
+    rebound: Option<Instant>,
 }
 
 impl Connector {
@@ -37,11 +53,29 @@ impl Connector {
         };
         let tls = ClientTls::new(&trust)
             .map_err(|e| ConnectError::Config { problem: format!("trust: {e}") })?;
-        Ok(Self { dialer: Arc::new(Dialer::new(tls, Settings::default()).bind(bind)) })
+        // Each connection's writer keeps it alive, at distances that it learns.
+        let settings = Settings { keep_alive: None, ..Settings::default() };
+        let dialer = Arc::new(Dialer::new(tls, settings).bind(bind));
+        Ok(Self { dialer, known: Arc::default() })
     }
 
-    pub(crate) fn rebind(&self) -> io::Result<()> {
+    /// Makes the UDP sockets anew, unless another client has done so just now. Not for each of many
+    /// clients that fall silent together: each move is one for all of them.
+    pub(crate) fn rebind(&self, not_since: Duration) -> io::Result<()> {
+        let now = Instant::now();
+        {
+            let mut known = self.known.lock();
+            if known.rebound.is_some_and(|at| now.saturating_duration_since(at) < not_since) {
+                return Ok(());
+            }
+            known.rebound = Some(now);
+        }
         self.dialer.rebind()
+    }
+
+    /// What is remembered of the ways to servers.
+    pub(crate) fn memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> T {
+        work(&mut self.known.lock().memory)
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {

@@ -169,6 +169,8 @@ pub enum Event {
     Reconnected {
         /// What carries the new connection.
         transport: Transport,
+        /// The server went on with the Session as it was, without a login of its own.
+        resumed: bool,
     },
     /// The client is closed and stays so. The last event.
     Closed {
@@ -297,6 +299,10 @@ pub struct Stats {
     pub unacked_bytes: u64,
     /// Times that the client connected anew.
     pub reconnects: u64,
+    /// Of them, those that went on by session token, without a login of their own.
+    pub resumes: u64,
+    /// Times that it did so by early data: what it said along with the first packet was taken.
+    pub early_data: u64,
     /// Bytes of frames received.
     pub received_bytes: u64,
     /// Bytes of frames written.

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,10 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use edgeway_proto::{
-    Class, CloseCode, Lane, VERSION,
+    Class, CloseCode, Lane, Text, VERSION,
     frame::{self, Frame, param},
 };
-use edgeway_transport::{Connection, DialError, Dialer, End, Sender, Transport};
+use edgeway_transport::{Connection, DialError, Dialer, End, Sender, Settled, Transport};
 
 use crate::{
     ClientConfig, ConnectError, Login, TransportChoice,
@@ -34,11 +35,17 @@ pub(crate) struct Established {
     pub(crate) sender: Sender,
     pub(crate) port: Arc<Port>,
     pub(crate) transport: Transport,
+    /// Where it leads.
+    pub(crate) addr: SocketAddr,
     pub(crate) welcome: frame::Welcome,
     pub(crate) logged_in: frame::LoggedIn,
     /// What came beside: for the client.
     pub(crate) early: Vec<Incoming>,
-    /// Bytes of the frame that opened the chat Session.
+    /// Whether the server has taken what was said before the handshake was complete.
+    pub(crate) early_data: bool,
+    /// Whether the session token was good.
+    pub(crate) resumed: bool,
+    /// Bytes of the frames that opened the chat Session and joined its rooms.
     pub(crate) opened_bytes: usize,
     /// From Hello to Welcome.
     pub(crate) rtt: Duration,
@@ -46,16 +53,40 @@ pub(crate) struct Established {
     pub(crate) raced: bool,
 }
 
+/// What a login has got, so that the next one need not prove anew who it is.
+#[derive(Clone)]
+pub(crate) struct Resume {
+    user: Text,
+    token: Bytes,
+}
+
+impl Resume {
+    pub(crate) fn new(logged_in: &frame::LoggedIn) -> Option<Self> {
+        let token = Bytes::copy_from_slice(&logged_in.token);
+        (!token.is_empty()).then(|| Self { user: logged_in.user.detached(), token })
+    }
+}
+
 /// What every racer says.
 #[derive(Clone)]
 pub(crate) struct Flight {
     hello: Bytes,
+    /// By session token, where there is one.
+    resume: Option<Bytes>,
     login: Bytes,
-    open: Bytes,
+    /// The chat Session's first frames: open, and joins.
+    open: Vec<Bytes>,
+    /// Whether it may go out before a handshake is complete.
+    early_data: bool,
 }
 
 impl Flight {
-    pub(crate) fn new(config: &ClientConfig, device: &str) -> Self {
+    pub(crate) fn new(
+        config: &ClientConfig,
+        device: &str,
+        resume: Option<Resume>,
+        joins: Vec<Bytes>,
+    ) -> Self {
         let mut params = vec![
             (param::CREDIT_SIGNAL, initial_credit(Class::Signal)),
             (param::CREDIT_BINARY, initial_credit(Class::Binary)),
@@ -83,12 +114,23 @@ impl Flight {
         };
         let login =
             frame::Login { method, user: user.as_str().into(), device: device.into(), secret };
-        Self { hello: hello.to_bytes(), login: login.to_bytes(), open: open_chat() }
+        let resume = resume.map(|Resume { user, token }| {
+            let method = frame::method::RESUME;
+            frame::Login { method, user, device: device.into(), secret: token }.to_bytes()
+        });
+        let open = std::iter::once(open_chat()).chain(joins).collect();
+        let early_data = config.early_data;
+        Self { hello: hello.to_bytes(), resume, login: login.to_bytes(), open, early_data }
+    }
+
+    /// The login that is tried first.
+    fn first_login(&self) -> &Bytes {
+        self.resume.as_ref().unwrap_or(&self.login)
     }
 
     async fn send_login(&self, sender: &mut Sender) -> Result<(), ConnectError> {
-        send(sender, Lane::CONTROL, vec![self.login.clone()]).await?;
-        send(sender, Lane::new(1, Class::Signal), vec![self.open.clone()]).await
+        send(sender, Lane::CONTROL, vec![self.first_login().clone()]).await?;
+        send(sender, Lane::new(1, Class::Signal), self.open.clone()).await
     }
 }
 
@@ -111,44 +153,48 @@ pub(crate) struct Greeting {
     reading: Reading,
     sender: Sender,
     port: Arc<Port>,
-    transport: Transport,
+    pub(crate) transport: Transport,
+    addr: SocketAddr,
     early: Vec<Incoming>,
+    /// Whether the server has taken what was said before the handshake was complete.
+    early_data: bool,
     said: Instant,
+    /// From Hello to Welcome.
+    rtt: Duration,
 }
 
 impl Greeting {
     async fn hello(conn: Connection, flight: &Flight, all: bool) -> Result<Self, ConnectError> {
         let port = Arc::new(Port::default());
         let mut sink = PortSink::new(Arc::clone(&port));
-        let Connection { mut receiver, mut sender, transport, .. } = conn;
+        let Connection { mut receiver, mut sender, transport, remote: addr, .. } = conn;
         let reading = Box::pin(async move { receiver.run(&mut sink).await });
         let said = Instant::now();
         if all {
-            send(&mut sender, Lane::CONTROL, vec![flight.hello.clone(), flight.login.clone()])
-                .await?;
-            send(&mut sender, Lane::new(1, Class::Signal), vec![flight.open.clone()]).await?;
+            let words = vec![flight.hello.clone(), flight.first_login().clone()];
+            send(&mut sender, Lane::CONTROL, words).await?;
+            send(&mut sender, Lane::new(1, Class::Signal), flight.open.clone()).await?;
         } else {
             send(&mut sender, Lane::CONTROL, vec![flight.hello.clone()]).await?;
         }
-        Ok(Self { reading, sender, port, transport, early: Vec::new(), said })
+        Ok(Self {
+            reading,
+            sender,
+            port,
+            transport,
+            addr,
+            early: Vec::new(),
+            early_data: false,
+            said,
+            rtt: Duration::ZERO,
+        })
     }
 
     /// Waits for a frame of the control lane that `pick` takes; keeps the others.
     async fn wait<T>(&mut self, pick: fn(Frame) -> Option<T>) -> Result<T, ConnectError> {
         loop {
-            let mut found = None;
-            for incoming in self.port.take() {
-                match &incoming {
-                    Incoming::Frame(lane, frame) if lane.is_control() && found.is_none() => {
-                        found = frame.parse().ok().and_then(pick);
-                        if found.is_none() {
-                            self.early.push(incoming);
-                        }
-                    }
-                    _ => self.early.push(incoming),
-                }
-            }
-            if let Some(found) = found {
+            self.early.extend(self.port.take());
+            if let Some(found) = self.pick(pick) {
                 return Ok(found);
             }
             tokio::select! {
@@ -157,6 +203,32 @@ impl Greeting {
                 () = self.port.arrived.notified() => {}
             }
         }
+    }
+
+    fn pick<T>(&mut self, pick: fn(Frame) -> Option<T>) -> Option<T> {
+        let picked = |incoming: &Incoming| match incoming {
+            Incoming::Frame(lane, frame) if lane.is_control() => frame.parse().ok().and_then(pick),
+            _ => None,
+        };
+        let mut early = self.early.iter().enumerate();
+        let (at, found) = early.find_map(|(at, incoming)| Some((at, picked(incoming)?)))?;
+        self.early.remove(at);
+        Some(found)
+    }
+}
+
+/// What a login is answered with.
+enum Answer {
+    LoggedIn(frame::LoggedIn),
+    /// The session token is not good any more.
+    Refused,
+}
+
+fn answer(frame: Frame) -> Option<Answer> {
+    match frame {
+        Frame::LoggedIn(logged_in) => Some(Answer::LoggedIn(logged_in)),
+        Frame::ResumeRefused(_) => Some(Answer::Refused),
+        _ => None,
     }
 }
 
@@ -182,21 +254,39 @@ pub(crate) async fn greet(
     way: Way,
     login: bool,
 ) -> Result<(Greeting, frame::Welcome), ConnectError> {
+    // A session token may be said before the handshake is complete, a password may not.
+    let early = flight.early_data && (!login || flight.resume.is_some());
+    let dialer = connector.dialer();
     let dialed = match way.transport {
-        TransportChoice::Auto | TransportChoice::Quic => {
-            connector.dialer().quic(way.addr, name).await
+        TransportChoice::Auto | TransportChoice::Quic if early => {
+            dialer.quic_early(way.addr, name).await
         }
-        TransportChoice::Tcp => connector.dialer().tcp(way.addr, name).await,
+        TransportChoice::Auto | TransportChoice::Quic => dialer.quic(way.addr, name).await,
+        TransportChoice::Tcp => dialer.tcp(way.addr, name).await,
         TransportChoice::Plain => Dialer::plain(way.addr, false).await,
     };
-    let conn = dialed.map_err(dial_error)?;
-    let mut greeting = Greeting::hello(conn, flight, login).await?;
+    let mut conn = dialed.map_err(dial_error)?;
+    let early = conn.early.take();
+    let mut greeting = Greeting::hello(conn, flight, login).await;
+    let mut accepted = false;
+    if let Some(early) = early {
+        match early.settle().await {
+            Settled::Accepted => accepted = true,
+            // The server knows nothing of it: all is said again.
+            Settled::Rejected(conn) => greeting = Greeting::hello(*conn, flight, login).await,
+            Settled::Failed(e) => return Err(dial_error(DialError::Quic(e))),
+        }
+    }
+    let mut greeting = greeting?;
+    greeting.early_data = accepted;
     let welcome = greeting
         .wait(|frame| match frame {
             Frame::Welcome(welcome) => Some(welcome),
             _ => None,
         })
         .await?;
+    // Not later: a connection that is raced beside another may wait before it logs in.
+    greeting.rtt = greeting.said.elapsed();
     Ok((greeting, welcome))
 }
 
@@ -207,7 +297,6 @@ pub(crate) async fn finish(
     raced: bool,
     flight: &Flight,
 ) -> Result<Established, ConnectError> {
-    let rtt = winner.said.elapsed();
     if welcome.version != VERSION {
         let reason = format!("the server chose version {}", welcome.version);
         winner.sender.close(CloseCode::Version, &reason, 0).await;
@@ -216,48 +305,33 @@ pub(crate) async fn finish(
     if !login {
         flight.send_login(&mut winner.sender).await?;
     }
-    let picked = |frame| match frame {
-        Frame::LoggedIn(logged_in) => Some(logged_in),
-        _ => None,
-    };
-    let early = std::mem::take(&mut winner.early);
-    let (logged_in, early) = take_early(early, picked);
-    winner.early = early;
-    let logged_in = match logged_in {
-        Some(logged_in) => logged_in,
-        None => winner.wait(picked).await?,
+    let mut resumed = flight.resume.is_some();
+    let logged_in = loop {
+        match winner.wait(answer).await? {
+            Answer::LoggedIn(logged_in) => break logged_in,
+            Answer::Refused if resumed => {
+                resumed = false;
+                send(&mut winner.sender, Lane::CONTROL, vec![flight.login.clone()]).await?;
+            }
+            // Said again, it changes nothing.
+            Answer::Refused => {}
+        }
     };
     Ok(Established {
         reading: winner.reading,
         sender: winner.sender,
         port: winner.port,
         transport: winner.transport,
+        addr: winner.addr,
         welcome,
         logged_in,
+        resumed,
         early: winner.early,
-        opened_bytes: flight.open.len(),
-        rtt,
+        early_data: winner.early_data,
+        opened_bytes: flight.open.iter().map(Bytes::len).sum(),
+        rtt: winner.rtt,
         raced,
     })
-}
-
-/// Takes what `pick` wants from what came along with an earlier frame.
-fn take_early<T>(early: Vec<Incoming>, pick: fn(Frame) -> Option<T>) -> (Option<T>, Vec<Incoming>) {
-    let mut found = None;
-    let mut others = Vec::new();
-    for incoming in early {
-        if let Incoming::Frame(lane, frame) = &incoming
-            && lane.is_control()
-            && found.is_none()
-        {
-            found = frame.parse().ok().and_then(pick);
-            if found.is_some() {
-                continue;
-            }
-        }
-        others.push(incoming);
-    }
-    (found, others)
 }
 
 fn dial_error(e: DialError) -> ConnectError {

@@ -15,6 +15,7 @@
 //! | requests without an answer | 256 | [`RequestError::TooMany`] |
 //! | frames of raw Sessions | 64 KiB a lane | [`SendError::Full`] |
 
+mod beside;
 mod client;
 mod config;
 mod connect;
@@ -23,12 +24,18 @@ mod core;
 mod error;
 mod event;
 mod greet;
+mod heartbeat;
+mod memory;
 mod port;
+mod pulse;
 mod queue;
 mod room;
 mod session;
 mod shared;
+mod signs;
 mod supervise;
+mod takeover;
+mod watch;
 mod writer;
 
 pub use bytes::Bytes;
@@ -45,3 +52,4 @@ pub use event::{
 };
 pub use room::Room;
 pub use session::{Inbox, Session};
+pub use signs::PathStats;

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 
 use crate::shared::{Incoming, Shared};
 
-/// Frames that may come before the login is done: its answers, and what the Sessions say that were
-/// opened in the first flight.
-const EARLY_MAX: usize = 64;
+/// Frames that may come before the login is done: its answers, and what the rooms say that were joined
+/// in the first flight. The credit of their lanes bounds the bytes.
+const EARLY_MAX: usize = 1024;
 
 /// Frames that are worked on at a time, under one lock.
 const BATCH_MAX: usize = 512;

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use crate::{
     Stats,
     core::{Core, CoreConfig, Write},
     queue::Queue,
+    signs::Signs,
 };
 
 /// What a reader gives on.
@@ -38,9 +39,9 @@ pub(crate) struct Shared {
     /// Bytes of signals and strokes that may still wait for their acks.
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) permits_max: usize,
-    /// Something was read since the keep-alive last looked.
-    pub(crate) heard: AtomicBool,
+    pub(crate) signs: Signs,
     rtt_us: AtomicU64,
+    server_idle_ms: AtomicU64,
     asked: Mutex<Asked>,
     pub(crate) over: Notify,
 }
@@ -73,8 +74,10 @@ impl Shared {
             control: Notify::new(),
             permits: Arc::new(Semaphore::new(permits_max)),
             permits_max,
-            heard: AtomicBool::new(false),
+            signs: Signs::default(),
             rtt_us: AtomicU64::new(0),
+            // Where nothing is said (WIRE.md, "Hello").
+            server_idle_ms: AtomicU64::new(60_000),
             asked: Mutex::new(Asked::default()),
             over: Notify::new(),
         }
@@ -82,8 +85,8 @@ impl Shared {
 
     /// Works on what was read, and passes on what came of it: one lock each, however much it is.
     pub(crate) fn receive(&self, batch: &mut Vec<Incoming>) -> Result<(), Stop> {
-        self.heard.store(true, Ordering::Relaxed);
         let now = Instant::now();
+        self.signs.heard(now);
         let mut result = Ok(());
         let mut core = self.core.lock();
         for incoming in batch.drain(..) {
@@ -160,6 +163,16 @@ impl Shared {
             0 => None,
             us => Some(Duration::from_micros(us)),
         }
+    }
+
+    /// After how long a silence the gateway gives up.
+    pub(crate) fn set_server_idle(&self, idle: Duration) {
+        let ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        self.server_idle_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn server_idle(&self) -> Duration {
+        Duration::from_millis(self.server_idle_ms.load(Ordering::Relaxed))
     }
 
     pub(crate) fn ask_close(&self) {

@@ -7,17 +7,22 @@ use std::{
 
 use edgeway_proto::{CloseCode, Return, frame::param};
 use edgeway_transport::{End, Stop, Transport};
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ClientConfig, ConnectError, Event,
-    connect::connect,
+    beside::Beside,
+    connect::{Found, connect},
     connector::Connector,
-    core::{GoAway, param_of},
+    core::{Core, GoAway, param_of},
     error::after,
-    greet::Established,
+    greet::{Established, Flight, Resume},
+    memory::PROVEN,
+    pulse::{Pulse, server_idle},
     shared::Shared,
-    writer::{Ended, KeepAlive, write},
+    takeover::{Aborting, Old, released},
+    writer::{Ended, write},
 };
 
 /// After a connection that lasted so long the first try goes at once.
@@ -48,6 +53,8 @@ pub(crate) struct Supervisor {
     pub(crate) connector: Connector,
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) device: String,
+    /// From the last login.
+    pub(crate) resume: Option<Resume>,
 }
 
 /// What comes after a connection.
@@ -58,22 +65,41 @@ enum After {
     Over(CloseCode, String),
 }
 
-/// Stops a task when it is no longer wanted.
-struct Aborting<T>(JoinHandle<T>);
-
-impl<T> Drop for Aborting<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// How a connection ended for its client.
+enum Driven {
+    /// It is lost, or closed.
+    Ended(After),
+    /// A fresh connection takes over from it.
+    Switch(Box<Found>, Old),
 }
 
 impl Supervisor {
     /// Runs until the client is closed, by either side.
-    pub(crate) async fn run(self, mut established: Established) {
+    pub(crate) async fn run(mut self, mut established: Established) {
         let mut tries = 0u32;
+        // One at a time.
+        let mut _parting: Aborting<()>;
         loop {
             let begun = Instant::now();
-            let after = self.drive(established).await;
+            self.resume = Resume::new(&established.logged_in);
+            let after = match self.drive(established).await {
+                Driven::Ended(after) => after,
+                Driven::Switch(found, old) => {
+                    let taken = self.take_over(*found).await;
+                    if let Err(After::Over(code, reason)) = taken {
+                        old.close(code, &reason).await;
+                        return self.shared.finished(code, reason);
+                    }
+                    _parting = Aborting(tokio::spawn(old.end()));
+                    match taken {
+                        Ok(next) => {
+                            established = next;
+                            continue;
+                        }
+                        Err(after) => after,
+                    }
+                }
+            };
             let (mut reason, mut delay, mut endpoint) = match after {
                 After::Again { reason, delay, endpoint } => (reason, delay, endpoint),
                 After::Over(code, reason) => return self.shared.finished(code, reason),
@@ -110,11 +136,59 @@ impl Supervisor {
                     },
                 }
             };
-            let transport = established.transport;
-            self.shared.with(|core| {
-                core.stats.reconnects += 1;
-                core.event(Event::Reconnected { transport });
-            });
+            self.reconnected(&established);
+        }
+    }
+
+    fn reconnected(&self, established: &Established) {
+        let Established { transport, resumed, early_data, .. } = *established;
+        self.shared.with(|core| {
+            core.stats.reconnects += 1;
+            core.stats.resumes += u64::from(resumed);
+            core.stats.early_data += u64::from(early_data);
+            core.event(Event::Reconnected { transport, resumed });
+        });
+    }
+
+    /// What is said on a connection: by the last session token, and with the joins that are to be.
+    /// Those are under way from now on.
+    fn flight(&self) -> Flight {
+        let joins = self.shared.with(Core::first_joins);
+        Flight::new(&self.config, &self.device, self.resume.clone(), joins)
+    }
+
+    /// What came of a flight; `None` where the app closed the client meanwhile.
+    async fn flown<E>(
+        &self,
+        flying: impl Future<Output = Result<Established, E>>,
+    ) -> Option<Result<Established, E>> {
+        let result = self.unless_closed(flying).await;
+        if matches!(result, Some(Err(_))) {
+            self.shared.with(Core::flight_failed);
+        }
+        result
+    }
+
+    /// Logs in on a fresh connection that takes over; what comes instead where that fails.
+    async fn take_over(&self, found: Found) -> Result<Established, After> {
+        let taking = async {
+            self.shared.queue.drained().await;
+            let flight = self.flight();
+            let taking = found.take(&flight);
+            let taken = tokio::time::timeout(self.config.connect_timeout, taking).await;
+            taken.unwrap_or(Err(ConnectError::TimedOut))
+        };
+        // Boxed: its state is large, and gone once it is connected.
+        match self.flown(Box::pin(taking)).await {
+            Some(Ok(established)) => {
+                self.reconnected(&established);
+                Ok(established)
+            }
+            Some(Err(e)) => match verdict(&e) {
+                Some(code) => Err(After::Over(code, e.to_string())),
+                None => Err(again(e.to_string())),
+            },
+            None => Err(After::Over(CloseCode::Normal, "closed by the app".into())),
         }
     }
 
@@ -130,7 +204,11 @@ impl Supervisor {
                 return false;
             }
             // Asked to connect at once: the network is there again.
-            if self.shared.take_reconnect() || self.shared.take_move() {
+            let moved = self.shared.take_move();
+            if moved {
+                self.forget_network();
+            }
+            if self.shared.take_reconnect() || moved {
                 self.shared.queue.drained().await;
                 return true;
             }
@@ -143,12 +221,18 @@ impl Supervisor {
 
     /// One try; `None` where the app closed the client meanwhile.
     async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
+        let flight = self.flight();
         // Boxed: its state is large, and gone once it is connected.
-        let connecting = Box::pin(connect(&self.connector, &self.config, &self.device, endpoint));
-        tokio::pin!(connecting);
+        let connecting = Box::pin(connect(&self.connector, &self.config, &flight, endpoint));
+        self.flown(connecting).await
+    }
+
+    /// What comes of something; `None` where the app closed the client meanwhile.
+    async fn unless_closed<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(what);
         loop {
             tokio::select! {
-                result = &mut connecting => return Some(result),
+                result = &mut what => return Some(result),
                 () = self.shared.control.notified() => {
                     if self.shared.close_asked() {
                         return None;
@@ -159,7 +243,7 @@ impl Supervisor {
     }
 
     /// Drives a connection to its end.
-    async fn drive(&self, established: Established) -> After {
+    async fn drive(&self, established: Established) -> Driven {
         let Established { mut reading, mut sender, port, transport, raced, .. } = established;
         if self.config.repair && param_of(&established.welcome, param::REPAIR) == Some(1) {
             sender.enable_repair();
@@ -168,6 +252,10 @@ impl Supervisor {
         let shared = &self.shared;
         shared.queue.reset();
         shared.set_rtt(established.rtt);
+        let path = sender.path().cloned();
+        let idle = server_idle(&established.welcome);
+        shared.signs.connected(path.clone(), begun);
+        shared.set_server_idle(idle);
         shared.set_connection(Some(transport), Some(&established.logged_in.user));
         port.give_to(Arc::clone(shared));
         shared.with(|core| core.connected(&established.welcome, established.opened_bytes));
@@ -175,23 +263,30 @@ impl Supervisor {
         if let Err(stop) = shared.receive(&mut early) {
             shared.with(|core| core.stop(stop));
         }
-        let keep_alive = (transport == Transport::Tcp)
-            .then(|| KeepAlive::new(self.config.idle_timeout, &established.welcome));
-        let writing = write(Arc::clone(shared), sender, keep_alive);
+        let pulse = Pulse::new(path.clone(), self.config.idle_timeout, idle, begun);
+        let release = CancellationToken::new();
+        let writing = write(Arc::clone(shared), sender, pulse, release.clone());
+        let mut beside = Beside::new(self, path, established.rtt, established.addr);
         let mut writer = Aborting(tokio::spawn(writing));
         let mut going: Option<(GoAway, std::pin::Pin<Box<tokio::time::Sleep>>)> = None;
+        let mut switch = None;
         let after = loop {
             if shared.close_asked() {
-                break self.close(&mut writer).await;
+                break self.close(CloseCode::Normal, &mut writer).await;
             }
             if shared.take_reconnect() {
                 break again("asked by the app".into());
             }
-            if shared.take_move() && !self.follow(transport) {
-                break again("the network changed".into());
+            if shared.take_move() {
+                self.forget_network();
+                if !beside.moved() {
+                    break again("the network changed".into());
+                }
+                // Waits for no answer: it only has the server learn the new address.
+                let _ = shared.with(|core| core.ping(MOVED_TOKEN, None));
             }
             if going.is_none()
-                && let Some(away) = shared.with(crate::core::Core::take_going_away)
+                && let Some(away) = shared.with(Core::take_going_away)
             {
                 let jitter = away.after.min(GO_AWAY_JITTER);
                 let jitter = shared.with(|core| core.jitter(jitter));
@@ -209,11 +304,12 @@ impl Supervisor {
                 ended = &mut writer.0 => match ended {
                     Ok(Ended::Closed(reason)) => break again(reason),
                     Ok(Ended::Silent(sender)) => {
-                        sender.close(CloseCode::IdleTimeout, "nothing heard", 0).await;
+                        let close = sender.close(CloseCode::IdleTimeout, "nothing heard", 0);
+                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
                         break again("nothing was heard for the idle time".into());
                     }
                     // The reader knows why: it ends too, and soon.
-                    Ok(Ended::Broken) | Err(_) => {
+                    Ok(Ended::Broken | Ended::Released(_)) | Err(_) => {
                         let end = tokio::time::timeout(CLOSE_TIMEOUT, &mut reading).await;
                         let end = end.unwrap_or(End::Lost("it takes no more".into()));
                         break after_end(end, raced, begun);
@@ -221,33 +317,46 @@ impl Supervisor {
                 },
                 () = leave => {
                     let endpoint = going.take().and_then(|(away, _)| away.endpoint);
-                    let _ = self.close(&mut writer).await;
+                    // It will be back: it does not leave its rooms.
+                    let _ = self.close(CloseCode::GoingAway, &mut writer).await;
                     break After::Again {
                         reason: "the server goes away".into(),
                         delay: Some(Duration::ZERO),
                         endpoint,
                     };
                 }
+                found = beside.next() => {
+                    release.cancel();
+                    let sender = released(&mut writer).await;
+                    switch = Some((Box::new(found), Old { reading, sender }));
+                    break again("another connection takes over".into());
+                }
                 () = shared.control.notified() => {}
             }
         };
         drop(writer);
+        if transport == Transport::Quic && begun.elapsed() >= PROVEN {
+            self.connector.memory(|memory| memory.quic_proven(&self.config.server));
+        }
+        shared.signs.disconnected();
         shared.set_connection(None, None);
-        shared.with(crate::core::Core::disconnected);
-        after
+        shared.with(Core::disconnected);
+        match switch {
+            Some((found, old)) => Driven::Switch(found, old),
+            None => Driven::Ended(after),
+        }
     }
 
-    /// Takes the connection to the network that is there now. False where it cannot follow.
-    fn follow(&self, transport: Transport) -> bool {
-        transport == Transport::Quic
-            && self.connector.rebind().is_ok()
-            // Waits for no answer: it only has the server learn the new address.
-            && self.shared.with(|core| core.ping(MOVED_TOKEN, None)).is_ok()
+    /// Nothing of what was learned holds in another network.
+    fn forget_network(&self) {
+        self.connector.memory(crate::memory::Memory::clear);
+        self.shared.signs.heartbeat.lock().forget();
+        *self.shared.signs.falls.lock() = crate::watch::Falls::default();
     }
 
     /// Closes the connection.
-    async fn close(&self, writer: &mut Aborting<Ended>) -> After {
-        self.shared.with(|core| core.stop(Stop::new(CloseCode::Normal, "")));
+    async fn close(&self, code: CloseCode, writer: &mut Aborting<Ended>) -> After {
+        self.shared.with(|core| core.stop(Stop::new(code, "")));
         // Where it takes longer there is nobody to tell.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut writer.0).await;
         After::Over(CloseCode::Normal, "closed by the app".into())

@@ -1,24 +1,17 @@
 //! Writes a connection: what is most urgent first, as far as credit allows.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use edgeway_proto::{
-    Lane,
-    frame::{Ping, Welcome, param},
-};
+use edgeway_proto::{Lane, frame::Ping};
 use edgeway_transport::Sender;
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    core::{Write, param_of},
+    core::Write,
+    pulse::{Do, Pulse},
     shared::Shared,
 };
-
-/// How often a TCP connection is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
 /// The token of pings that nobody waits for.
 const KEEP_ALIVE_TOKEN: u64 = 0;
@@ -32,18 +25,23 @@ pub(crate) enum Ended {
     Closed(String),
     /// Nothing was heard for the idle time.
     Silent(Sender),
+    /// It was told to stop; a part of a frame may be written.
+    Released(Sender),
 }
 
-/// Writes until the connection is over.
-/// A QUIC connection needs no `keep_alive`: it does so by itself.
+/// Writes until the connection is over, or another is to be written (`release`).
 pub(crate) async fn write(
     shared: Arc<Shared>,
     mut sender: Sender,
-    mut keep_alive: Option<KeepAlive>,
+    mut pulse: Pulse,
+    release: CancellationToken,
 ) -> Ended {
     let mut unflushed = false;
     let mut tend = None;
     loop {
+        if shared.signs.take_nudge() && sender.moved() {
+            tend = sender.tend();
+        }
         if sender.tend_sooner() || tend.is_some_and(|due| due <= Instant::now()) {
             tend = sender.tend();
         }
@@ -51,79 +49,82 @@ pub(crate) async fn write(
         let done = match write {
             Some(Write::Frames(lane, bytes)) => {
                 unflushed = true;
-                sender.send(lane, &mut [bytes]).await
+                let mut frames = [bytes];
+                tokio::select! {
+                    biased;
+                    done = sender.send(lane, &mut frames) => Some(done),
+                    () = release.cancelled() => None,
+                    () = stuck(&mut pulse, &shared) => return Ended::Silent(sender),
+                }
             }
             Some(Write::Finish(session)) => {
                 sender.finish(session);
-                Ok(())
+                Some(Ok(()))
             }
             Some(Write::Close(stop)) => {
                 sender.close(stop.code, &stop.reason, 0).await;
                 return Ended::Closed(stop.reason);
             }
-            None if std::mem::take(&mut unflushed) => sender.flush().await,
-            None => {
-                let keep_alive = keep_alive.as_ref().map(|k| k.next);
-                let wake = [timeout, keep_alive, tend].into_iter().flatten().min();
+            None if std::mem::take(&mut unflushed) => {
+                pulse.wrote(Instant::now(), &shared.signs);
                 tokio::select! {
                     biased;
-                    () = shared.write.notified() => {}
-                    () = until(wake) => {}
+                    done = sender.flush() => Some(done),
+                    () = release.cancelled() => None,
                 }
-                Ok(())
             }
+            None => match pulse.step(Instant::now(), &shared.signs) {
+                Ok(next) => {
+                    let wake = [timeout, tend, Some(next)].into_iter().flatten().min();
+                    tokio::select! {
+                        biased;
+                        () = shared.write.notified() => {}
+                        () = release.cancelled() => return Ended::Released(sender),
+                        () = until(wake) => {}
+                    }
+                    Some(Ok(()))
+                }
+                Err(Do::GiveUp) => return Ended::Silent(sender),
+                Err(Do::Tell) => {
+                    shared.control.notify_one();
+                    Some(Ok(()))
+                }
+                Err(Do::Beat) => {
+                    unflushed = true;
+                    if sender.beat() {
+                        Some(Ok(()))
+                    } else {
+                        let ping = Ping { token: KEEP_ALIVE_TOKEN }.to_bytes();
+                        Some(sender.send(Lane::CONTROL, &mut [ping]).await)
+                    }
+                }
+            },
         };
-        if done.is_err() {
-            return Ended::Broken;
-        }
-        if let Some(keep_alive) = &mut keep_alive
-            && keep_alive.next <= Instant::now()
-        {
-            if keep_alive.silent(&shared) {
-                return Ended::Silent(sender);
-            }
-            // Also where much is heard: the server has an idle time too.
-            let ping = Ping { token: KEEP_ALIVE_TOKEN }.to_bytes();
-            if sender.send(Lane::CONTROL, &mut [ping]).await.is_err() {
-                return Ended::Broken;
-            }
-            unflushed = true;
+        match done {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Ended::Broken,
+            None => return Ended::Released(sender),
         }
     }
 }
 
-async fn until(when: Option<Instant>) {
+/// Watches a connection that takes no more for now. Returns when it is to be given up.
+async fn stuck(pulse: &mut Pulse, shared: &Shared) {
+    loop {
+        let now = Instant::now();
+        match pulse.step(now, &shared.signs) {
+            Ok(next) => sleep_until(next.into()).await,
+            Err(Do::Tell) => shared.control.notify_one(),
+            // What is stuck asks for an answer as well.
+            Err(Do::Beat) => pulse.wrote(now, &shared.signs),
+            Err(Do::GiveUp) => return,
+        }
+    }
+}
+
+pub(crate) async fn until(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Watches a TCP connection without reading a clock for each frame.
-pub(crate) struct KeepAlive {
-    every: Duration,
-    next: Instant,
-    idle: Duration,
-    last: Instant,
-}
-
-impl KeepAlive {
-    /// Gives up after `idle`; the gateway does so after what it said.
-    pub(crate) fn new(idle: Duration, welcome: &Welcome) -> Self {
-        let now = Instant::now();
-        let theirs = Duration::from_millis(param_of(welcome, param::IDLE_MS).unwrap_or(60_000));
-        // A third, so that two may be lost before either side gives up.
-        let every = KEEP_ALIVE.min(idle / 3).min(theirs / 3).max(Duration::from_millis(10));
-        Self { every, next: now + every, idle, last: now }
-    }
-
-    /// Whether the connection has been silent for too long.
-    fn silent(&mut self, shared: &Shared) -> bool {
-        let now = Instant::now();
-        self.next = now + self.every;
-        if shared.heard.swap(false, Ordering::Relaxed) {
-            self.last = now;
-        }
-        now.duration_since(self.last) >= self.idle
     }
 }

@@ -15,6 +15,8 @@ use crate::{
     limits::Buckets,
     listen,
     metrics::Metrics,
+    paths::PathMetrics,
+    refuse::Refusals,
     registry::Registry,
     turns::Turns,
     uplink::{AddressError, Links},
@@ -22,9 +24,6 @@ use crate::{
 
 /// Connections are given this long to take their last words at a shutdown.
 const FAREWELL: Duration = Duration::from_secs(3);
-
-/// How often a client sends something on an idle connection: twice within its idle time.
-const KEEP_ALIVES: u32 = 2;
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +70,7 @@ impl Gateway {
         let settings = Settings {
             sessions: config.limits.sessions,
             idle_timeout: config.limits.idle_timeout,
-            keep_alive: config.limits.idle_timeout / (KEEP_ALIVES + 1),
+            keep_alive: None,
         };
         let failed = |what, addr, key| move |source| BindError::Listen { what, addr, key, source };
         let (mut quic, mut tcp) = (None, None);
@@ -101,6 +100,8 @@ impl Gateway {
             login: config.login,
             turns: Turns::default(),
             metrics: Arc::new(metrics),
+            paths: PathMetrics::default(),
+            refusals: Refusals::default(),
             tracker: TaskTracker::new(),
         };
         Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain, links_on: None })

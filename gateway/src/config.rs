@@ -99,6 +99,8 @@ pub struct RawLimits {
     pub login_timeout_ms: u64,
     /// Silence after which a connection is given up.
     pub idle_timeout_ms: u64,
+    /// How long the place of a lost connection is kept in its rooms; 0 for not at all.
+    pub grace_ms: u64,
     /// Bytes that a user may send a second, twice that at once; more is slowed down.
     pub user_bytes_per_second: u64,
     /// Frames that a user may send a second, twice that at once; more is slowed down.
@@ -120,6 +122,7 @@ impl Default for RawLimits {
             handshake_timeout_ms: 10_000,
             login_timeout_ms: 10_000,
             idle_timeout_ms: 30_000,
+            grace_ms: 30_000,
             user_bytes_per_second: 256 * 1024,
             user_frames_per_second: 500,
             drain_ms: 1_000,
@@ -158,6 +161,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// See [`RawLimits`].
     pub idle_timeout: Duration,
+    /// See [`RawLimits`].
+    pub grace: Duration,
     /// See [`RawLimits`].
     pub rates: Rates,
     /// See [`RawLimits`].
@@ -342,6 +347,7 @@ fn limits(raw: &RawLimits, check: &mut Checker) -> Limits {
         )),
         login_timeout: ms(range("login_timeout_ms", raw.login_timeout_ms, 100, HOUR_MS)),
         idle_timeout: ms(range("idle_timeout_ms", raw.idle_timeout_ms, 1000, HOUR_MS)),
+        grace: ms(range("grace_ms", raw.grace_ms, 0, HOUR_MS)),
         rates: Rates {
             bytes_per_second: range(
                 "user_bytes_per_second",

@@ -3,20 +3,25 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use edgeway_proto::CloseCode;
-use edgeway_transport::{Connection, End, Stop, Transport};
+use edgeway_transport::{Connection, Early, End, Stop, Transport};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
     context::Context,
     outbox::{Closing, Limits, Outbox},
+    paths::Sampled,
     reader::Reader,
+    registry::Device,
+    sessions::Sessions,
     writer,
 };
 
@@ -34,16 +39,25 @@ pub struct Conn {
     pub remote: SocketAddr,
     /// What carries it.
     pub transport: Transport,
+    /// Its path, over QUIC.
+    pub path: Option<Sampled>,
     /// When it was accepted.
     pub since: Instant,
     /// Whether the client has sent its login.
     pub asked: AtomicBool,
+    /// Whether it may send another, because its session token was refused.
+    pub may_ask_again: AtomicBool,
+    /// Where it began with early data: cancelled once its handshake is complete.
+    pub early: Option<CancellationToken>,
+    /// Whose it is, once it counts as that.
+    pub device: OnceLock<Arc<Device>>,
     /// When the login ends, in milliseconds since 1970; 0 for never.
     pub expires_ms: AtomicU64,
     /// Whether the login was accepted.
     pub logged_in: AtomicBool,
     /// Whether it is being closed: what still comes is dropped.
     pub closing: AtomicBool,
+    code: OnceLock<CloseCode>,
     heard_ms: AtomicU64,
 }
 
@@ -58,11 +72,16 @@ impl Conn {
             outbox: Arc::new(Outbox::new(limits)),
             remote: connection.remote,
             transport: connection.transport,
+            path: connection.sender.path().cloned().map(Sampled::new),
             since: Instant::now(),
             asked: AtomicBool::new(false),
+            may_ask_again: AtomicBool::new(false),
+            early: connection.early.is_some().then(CancellationToken::new),
+            device: OnceLock::new(),
             expires_ms: AtomicU64::new(0),
             logged_in: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            code: OnceLock::new(),
             heard_ms: AtomicU64::new(0),
         }
     }
@@ -90,6 +109,8 @@ impl Conn {
         if !self.closing.swap(true, Ordering::AcqRel) {
             debug!(connection = self.id, code = %closing.code, reason = closing.reason, "closing");
             ctx.metrics.closed(closing.code);
+            // Set once: the swap let only one in.
+            let _ = self.code.set(closing.code);
             self.outbox.close(closing);
         }
     }
@@ -104,12 +125,22 @@ pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
     let writer = writer::run(sender, outbox, ctx.turns.clone(), Arc::clone(&ctx.metrics));
     let mut writer = Abort(tokio::spawn(writer));
     let mut reader = Reader::new(Arc::clone(&ctx), Arc::clone(&conn));
+    if let Some(early) = connection.early.take() {
+        let confirming = confirm(Arc::clone(&ctx), Arc::clone(&conn), reader.sessions(), early);
+        ctx.tracker.spawn(confirming);
+    }
     let end = tokio::select! {
         end = connection.receiver.run(&mut reader) => Some(end),
         _ = &mut writer.0 => None,
     };
+    if has_left(end.as_ref(), &conn) {
+        reader.leave();
+    }
     // Sessions end now, not when the last words have been said.
     drop(reader);
+    if let Some(path) = &conn.path {
+        ctx.paths.sample(path);
+    }
     match end {
         Some(End::Stopped(Stop { code, reason })) => {
             conn.close(&ctx, code, &reason, 0);
@@ -123,6 +154,37 @@ pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
         }
         Some(end) => debug!(connection = conn.id, ?end, "ended"),
     }
+}
+
+/// Waits for the end of the handshake of a connection that began with early data. Until then its first
+/// flight may be a replay: it ends no other connection, and its Sessions do nothing that others see.
+async fn confirm(
+    ctx: Arc<Context>,
+    conn: Arc<Conn>,
+    sessions: Weak<Mutex<Sessions>>,
+    early: Early,
+) {
+    let complete = tokio::time::timeout(ctx.limits.handshake_timeout, early.confirmed()).await;
+    let confirmed = complete.unwrap_or(false);
+    ctx.metrics.early_data(confirmed);
+    if !confirmed {
+        return conn.close(&ctx, CloseCode::LoginTimeout, "the handshake was not completed", 0);
+    }
+    if let Some(sessions) = sessions.upgrade() {
+        sessions.lock().confirm();
+    }
+    if let Some(early) = &conn.early {
+        early.cancel();
+    }
+}
+
+/// Whether the client has gone for good, as far as is known, and has not just lost its connection.
+fn has_left(end: Option<&End>, conn: &Conn) -> bool {
+    let code = conn.code.get().copied().or(match end {
+        Some(End::Peer { code, .. } | End::Stopped(Stop { code, .. })) => Some(*code),
+        Some(End::Lost(_) | End::Local) | None => None,
+    });
+    code.is_some_and(|code| !code.expects_return())
 }
 
 /// A task that ends with its owner.

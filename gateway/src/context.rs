@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    config::Limits, hub::Hub, limits::Buckets, metrics::Metrics, registry::Registry, turns::Turns,
-    uplink::Links,
+    config::Limits, hub::Hub, limits::Buckets, metrics::Metrics, paths::PathMetrics,
+    refuse::Refusals, registry::Registry, turns::Turns, uplink::Links,
 };
 
 /// See the module.
@@ -30,6 +30,10 @@ pub struct Context {
     pub turns: Turns,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Counters of paths.
+    pub paths: PathMetrics,
+    /// Connections that are told that they are too many.
+    pub refusals: Refusals,
     /// Every task of the gateway.
     pub tracker: TaskTracker,
 }

@@ -10,7 +10,7 @@ use edgeway_proto::{CloseCode, frame::GoAway};
 use edgeway_transport::Transport;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::Context;
+use crate::{context::Context, paths::SWEEPS};
 
 /// How often connections are looked at. No timer for each: at a million of them that would cost
 /// more memory than their state.
@@ -19,7 +19,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// Watches over time-outs and gauges until `shutdown`.
 pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(SWEEP.min(ctx.limits.login_timeout / 2));
+    let mut round = 0u64;
     loop {
+        round = round.wrapping_add(1);
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.cancelled() => return,
@@ -36,6 +38,11 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
             let used = conn.outbox.with(|p| p.used());
             bytes += used;
             most = most.max(used);
+            if let Some(path) = &conn.path
+                && conn.id % SWEEPS == round % SWEEPS
+            {
+                ctx.paths.sample(path);
+            }
             let expires_ms = conn.expires_ms.load(Ordering::Relaxed);
             if expires_ms != 0 && crate::clock::unix_ms() >= expires_ms {
                 conn.close(&ctx, CloseCode::LoginExpired, "the login has run out", 0);

@@ -63,6 +63,7 @@ pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
             (param::IDLE_MS, crate::clock::ms(limits.idle_timeout)),
             (param::SESSIONS, u64::from(limits.sessions)),
             (param::REPAIR, 1),
+            (param::GRACE_MS, crate::clock::ms(limits.grace)),
         ],
     }
 }

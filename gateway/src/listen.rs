@@ -7,7 +7,7 @@ use edgeway_transport::{QuicListener, TcpListener};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{conn, context::Context, registry::Admission};
+use crate::{conn, context::Context, refuse::refuse, registry::Admission};
 
 /// After an error of the process (too many open files), not of a connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -27,7 +27,12 @@ pub async fn quic(ctx: Arc<Context>, listener: QuicListener, shutdown: Cancellat
             }
             Err(refusal) => {
                 ctx.metrics.refused(refusal.name());
-                incoming.refuse();
+                match ctx.refusals.place() {
+                    Some(place) => {
+                        ctx.tracker.spawn(refuse(incoming.handshake(), refusal.reason(), place));
+                    }
+                    None => incoming.refuse(),
+                }
             }
         }
     }
@@ -47,7 +52,12 @@ pub async fn tcp(ctx: Arc<Context>, listener: TcpListener, shutdown: Cancellatio
                     let task = serve(Arc::clone(&ctx), incoming.handshake(), admission);
                     ctx.tracker.spawn(task);
                 }
-                Err(refusal) => ctx.metrics.refused(refusal.name()),
+                Err(refusal) => {
+                    ctx.metrics.refused(refusal.name());
+                    if let Some(place) = ctx.refusals.place() {
+                        ctx.tracker.spawn(refuse(incoming.handshake(), refusal.reason(), place));
+                    }
+                }
             },
             Err(e) if of_connection(&e) => debug!(error = %e, "a client went away at once"),
             Err(e) => {

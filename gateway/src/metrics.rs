@@ -73,6 +73,11 @@ fn describe() {
         "connections refused before login, by reason"
     );
     describe_counter!("edgeway_gateway_closed_total", "connections closed by the gateway, by code");
+    describe_counter!("edgeway_gateway_resumes_total", "logins by session token, by result");
+    describe_counter!(
+        "edgeway_gateway_early_data_total",
+        "connections that began with early data, by whether their handshake was completed"
+    );
     describe_counter!("edgeway_gateway_link_lost_total", "links to backends that were lost");
     describe_gauge!("edgeway_gateway_connections", "connections that are open, by transport");
     describe_gauge!("edgeway_gateway_sessions", "Sessions that are open");
@@ -123,6 +128,18 @@ impl Metrics {
     /// A connection was refused before it could log in.
     pub fn refused(&self, reason: &'static str) {
         counter!("edgeway_gateway_refused_total", "reason" => reason).increment(1);
+    }
+
+    /// A client has logged in by session token, or tried to.
+    pub fn resumed(&self, accepted: bool) {
+        let result = if accepted { "accepted" } else { "refused" };
+        counter!("edgeway_gateway_resumes_total", "result" => result).increment(1);
+    }
+
+    /// A connection began with early data, and its handshake was completed, or not.
+    pub fn early_data(&self, confirmed: bool) {
+        let result = if confirmed { "confirmed" } else { "unconfirmed" };
+        counter!("edgeway_gateway_early_data_total", "result" => result).increment(1);
     }
 
     /// A connection was closed by the gateway.

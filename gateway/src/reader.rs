@@ -1,12 +1,15 @@
 //! What a client sends: frames of the connection itself are answered here, frames of its Sessions
 //! are passed on to their backends unread, in batches of what arrived together.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, Weak, atomic::Ordering};
 
 use edgeway_proto::{
-    CloseCode, DecodeError, Frame, Lane, RawFrame,
-    frame::{FIRST_SESSION_KIND, FIRST_SKIPPED_KIND, Hello, LoggedIn, Login, Open, Pong},
-    limits::NAME_BYTES,
+    CloseCode, DecodeError, Frame, Lane, RawFrame, Text,
+    frame::{
+        FIRST_SESSION_KIND, FIRST_SKIPPED_KIND, Hello, LoggedIn, Login, Open, Pong, ResumeRefused,
+        method,
+    },
+    limits::{NAME_BYTES, REASON_BYTES},
 };
 use edgeway_transport::{Sink, Stop, Transport};
 use parking_lot::Mutex;
@@ -15,6 +18,7 @@ use crate::{
     conn::Conn,
     context::Context,
     handshake,
+    registry::Device,
     sessions::{Identity, Sessions},
 };
 
@@ -42,6 +46,17 @@ impl Reader {
     pub fn new(ctx: Arc<Context>, conn: Arc<Conn>) -> Self {
         let sessions = Sessions::new(Arc::clone(&ctx), Arc::clone(&conn));
         Self { ctx, conn, phase: Phase::Hello, sessions: Arc::new(Mutex::new(sessions)) }
+    }
+
+    /// For those who wait for something of the Sessions: gone with the connection.
+    #[must_use]
+    pub fn sessions(&self) -> Weak<Mutex<Sessions>> {
+        Arc::downgrade(&self.sessions)
+    }
+
+    /// The client is done.
+    pub fn leave(&self) {
+        self.sessions.lock().leave();
     }
 
     fn control(&mut self, frame: &RawFrame) -> Result<(), Stop> {
@@ -92,8 +107,14 @@ impl Reader {
     }
 
     fn login(&mut self, login: Login) -> Result<(), Stop> {
-        if self.phase != Phase::Login {
+        let resumes = login.method == method::RESUME;
+        let again =
+            self.phase == Phase::LoggedIn && self.conn.may_ask_again.swap(false, Ordering::AcqRel);
+        if self.phase != Phase::Login && !again {
             return Err(Stop::new(CloseCode::Protocol, "a second Login"));
+        }
+        if again && resumes {
+            return Err(Stop::new(CloseCode::LoginFailed, "the session token was refused"));
         }
         if login.user.len() > NAME_BYTES
             || login.device.is_empty()
@@ -104,37 +125,11 @@ impl Reader {
         }
         self.phase = Phase::LoggedIn;
         self.conn.asked.store(true, Ordering::Release);
-        let (ctx, conn) = (Arc::clone(&self.ctx), Arc::clone(&self.conn));
-        // Weak: a connection that ends meanwhile takes its Sessions with it.
-        let sessions = Arc::downgrade(&self.sessions);
+        let (ctx, conn, sessions) =
+            (Arc::clone(&self.ctx), Arc::clone(&self.conn), self.sessions());
         self.ctx.tracker.spawn(async move {
-            let device = login.device.to_string();
-            let remote = conn.remote.to_string();
-            let answer = tokio::time::timeout(
-                ctx.limits.login_timeout,
-                handshake::login(&ctx.links, &ctx.login, login, remote),
-            )
-            .await;
-            match answer {
-                Ok(Ok(accepted)) => {
-                    let Some(sessions) = sessions.upgrade() else { return };
-                    let logged_in = LoggedIn {
-                        user: accepted.user.as_str().into(),
-                        expires_ms: accepted.expires_ms,
-                        generation: accepted.generation,
-                        token: bytes::Bytes::new(),
-                    };
-                    conn.expires_ms.store(accepted.expires_ms, Ordering::Relaxed);
-                    conn.logged_in.store(true, Ordering::Release);
-                    conn.outbox.push_control(logged_in.to_bytes());
-                    let (user, generation) = (accepted.user, accepted.generation);
-                    sessions.lock().identify(Identity { user, device, generation });
-                }
-                Ok(Err(closing)) => conn.close_with(&ctx, closing),
-                Err(_) => {
-                    let reason = "the login could not be checked in time";
-                    conn.close(&ctx, CloseCode::AuthUnavailable, reason, 0);
-                }
+            if resumes || confirmed(&ctx, &conn).await {
+                log_in(&ctx, &conn, &sessions, login).await;
             }
         });
         Ok(())
@@ -168,6 +163,53 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits until a first flight is known to be no replay. False: it will not be.
+async fn confirmed(ctx: &Context, conn: &Conn) -> bool {
+    let Some(early) = &conn.early else { return true };
+    tokio::time::timeout(ctx.limits.handshake_timeout, early.cancelled()).await.is_ok()
+}
+
+/// Asks who a login is, and goes on with the answer. `sessions` are gone where the connection ends
+/// meanwhile.
+async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, login: Login) {
+    let resumes = login.method == method::RESUME;
+    let device = login.device.to_string();
+    let asking = handshake::login(&ctx.links, &ctx.login, login, conn.remote.to_string());
+    let answer = tokio::time::timeout(ctx.limits.login_timeout, asking).await;
+    if resumes && let Ok(answer) = &answer {
+        ctx.metrics.resumed(answer.is_ok());
+    }
+    match answer {
+        Ok(Ok(accepted)) => {
+            let Some(sessions) = sessions.upgrade() else { return };
+            let logged_in = LoggedIn {
+                user: accepted.user.as_str().into(),
+                expires_ms: accepted.expires_ms,
+                generation: accepted.generation,
+                token: accepted.token,
+            };
+            conn.expires_ms.store(accepted.expires_ms, Ordering::Relaxed);
+            conn.logged_in.store(true, Ordering::Release);
+            conn.outbox.push_control(logged_in.to_bytes());
+            let device = Arc::new(Device { user: accepted.user, device });
+            sessions.lock().identify(Identity { device, generation: accepted.generation });
+        }
+        Ok(Err(closing)) if resumes && closing.code == CloseCode::LoginFailed => {
+            // Not the end: the client proves by other means who it is, and what it has sent stands.
+            conn.may_ask_again.store(true, Ordering::Release);
+            conn.asked.store(false, Ordering::Release);
+            let reason = &closing.reason[..closing.reason.floor_char_boundary(REASON_BYTES)];
+            let reason = Text::from(reason.to_owned());
+            conn.outbox.push_control(ResumeRefused { reason }.to_bytes());
+        }
+        Ok(Err(closing)) => conn.close_with(ctx, closing),
+        Err(_) => {
+            let reason = "the login could not be checked in time";
+            conn.close(ctx, CloseCode::AuthUnavailable, reason, 0);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -18,7 +18,24 @@ use crate::{config::Limits, conn::Conn};
 pub struct Registry {
     conns: Mutex<HashMap<u64, Arc<Conn>>>,
     admitted: Mutex<Admitted>,
+    devices: Mutex<HashMap<Arc<Device>, Holder>>,
     next: AtomicU64,
+}
+
+/// A user's device: it has one connection.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// The user.
+    pub user: String,
+    /// The device.
+    pub device: String,
+}
+
+/// The connection that a device has.
+#[derive(Debug)]
+struct Holder {
+    generation: u64,
+    conn: Weak<Conn>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +60,17 @@ impl Refusal {
         match self {
             Self::Full => "connections",
             Self::AddressFull => "connections_per_ip",
+        }
+    }
+}
+
+impl Refusal {
+    /// For a person.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Full => "the server has as many connections as it may have",
+            Self::AddressFull => "this address has as many connections as it may have",
         }
     }
 }
@@ -76,7 +104,14 @@ pub struct Entry<'a> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.registry.conns.lock().remove(&self.id);
+        let conn = self.registry.conns.lock().remove(&self.id);
+        let Some(conn) = conn else { return };
+        let Some(device) = conn.device.get() else { return };
+        let mut devices = self.registry.devices.lock();
+        // A newer one may hold it by now.
+        if devices.get(device).is_some_and(|h| Weak::as_ptr(&h.conn) == Arc::as_ptr(&conn)) {
+            devices.remove(device);
+        }
     }
 }
 
@@ -108,6 +143,28 @@ impl Registry {
     pub fn add(&self, conn: &Arc<Conn>) -> Entry<'_> {
         self.conns.lock().insert(conn.id, Arc::clone(conn));
         Entry { registry: self, id: conn.id }
+    }
+
+    /// Makes a connection its device's. Gives back the one that is to be closed for it: an older one,
+    /// or itself, where a newer one is there.
+    pub fn hold(
+        &self,
+        conn: &Arc<Conn>,
+        device: Arc<Device>,
+        generation: u64,
+    ) -> Option<Arc<Conn>> {
+        let mut devices = self.devices.lock();
+        if let Some(holder) = devices.get(&device)
+            && holder.generation > generation
+            && holder.conn.strong_count() > 0
+        {
+            return Some(Arc::clone(conn));
+        }
+        // A connection logs in once.
+        let _ = conn.device.set(Arc::clone(&device));
+        let holder = Holder { generation, conn: Arc::downgrade(conn) };
+        let older = devices.insert(device, holder)?.conn.upgrade()?;
+        (older.id != conn.id).then_some(older)
     }
 
     /// How many there are.

@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     hub::Registration,
     limits::Bucket,
+    registry::Device,
     uplink::{Link, Return},
 };
 
@@ -28,10 +29,8 @@ const RETRY_MS: u64 = 1000;
 /// Who is logged in.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user.
-    pub user: String,
-    /// Its device.
-    pub device: String,
+    /// The user and the device; one text for all who hold it.
+    pub device: Arc<Device>,
     /// Grows with each login of the device.
     pub generation: u64,
 }
@@ -63,11 +62,14 @@ struct Slot {
 struct Upstream {
     link: Arc<Link>,
     registration: Registration,
+    /// The client has ended it. Otherwise it is lost with its connection.
+    left: bool,
 }
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        let close = link::Close { session: self.registration.id, ..Default::default() };
+        let (session, lost) = (self.registration.id, !self.left);
+        let close = link::Close { session, lost, ..link::Close::default() };
         self.link.send(link::Stream::Control, Item::Close(close), 0, None);
     }
 }
@@ -80,18 +82,50 @@ pub struct Sessions {
     identity: Option<(Identity, Arc<Bucket>)>,
     slots: Vec<Slot>,
     before_login_bytes: usize,
+    /// All that was heard so far may be a replay: see [`confirm`](Self::confirm).
+    early: bool,
 }
 
 impl Sessions {
     /// None yet.
     pub fn new(ctx: Arc<Context>, conn: Arc<Conn>) -> Self {
-        Self { ctx, conn, identity: None, slots: Vec::new(), before_login_bytes: 0 }
+        let early = conn.early.is_some();
+        Self { ctx, conn, identity: None, slots: Vec::new(), before_login_bytes: 0, early }
+    }
+
+    /// The handshake of a connection that began with early data is complete.
+    pub fn confirm(&mut self) {
+        self.early = false;
+        self.hold_device();
+        for upstream in self.slots.iter().filter_map(|slot| slot.upstream.as_ref()) {
+            let confirm = link::Confirm { session: upstream.registration.id };
+            upstream.link.send(link::Stream::Control, Item::Confirm(confirm), 0, None);
+        }
+    }
+
+    /// The connection is its device's from now on; an older one ends.
+    fn hold_device(&self) {
+        let Some((Identity { device, generation }, _)) = &self.identity else { return };
+        if let Some(older) = self.ctx.registry.hold(&self.conn, Arc::clone(device), *generation) {
+            let reason = "a newer connection of the same user and device took over";
+            older.close(&self.ctx, CloseCode::Replaced, reason, 0);
+        }
+    }
+
+    /// The client is done with all of them.
+    pub fn leave(&mut self) {
+        for upstream in self.slots.iter_mut().filter_map(|slot| slot.upstream.as_mut()) {
+            upstream.left = true;
+        }
     }
 
     /// The login was accepted: what waited for it goes on.
     pub fn identify(&mut self, identity: Identity) {
-        let bucket = self.ctx.buckets.of(&identity.user);
+        let bucket = self.ctx.buckets.of(&identity.device.user);
         self.identity = Some((identity, bucket));
+        if !self.early {
+            self.hold_device();
+        }
         for at in 0..self.slots.len() {
             self.connect(at);
         }
@@ -224,6 +258,9 @@ impl Sessions {
     pub fn closed_by_client(&mut self, number: u8) {
         self.flush();
         if let Some(slot) = self.slots.iter_mut().find(|s| s.number == number && !s.over) {
+            if let Some(upstream) = &mut slot.upstream {
+                upstream.left = true;
+            }
             *slot = Slot::over(number);
             self.conn.outbox.with(|p| p.drop_session(number));
         }
@@ -284,7 +321,7 @@ impl Sessions {
             *slot = Slot::over(number);
             return self.refuse(number, CloseCode::NoRoute, &reason, 0);
         };
-        let Some(link) = self.ctx.links.pick(backend, &identity.user) else {
+        let Some(link) = self.ctx.links.pick(backend, &identity.device.user) else {
             let reason = format!("backend `{backend}` cannot be reached");
             let number = slot.number;
             *slot = Slot::over(number);
@@ -296,17 +333,19 @@ impl Sessions {
         let open = link::Open {
             session: registration.id,
             kind: slot.open.kind.to_string(),
-            user: identity.user.clone(),
-            device: identity.device.clone(),
+            user: identity.device.user.clone(),
+            device: identity.device.device.clone(),
             generation: identity.generation,
             headers: headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             remote: self.conn.remote.to_string(),
+            grace_ms: crate::clock::ms(self.ctx.limits.grace),
+            early: self.early,
         };
         if !link.send(link::Stream::Control, Item::Open(open), 256, None) {
             let reason = format!("backend `{backend}` cannot take more");
             registration.close(CloseCode::BackendUnavailable, &reason, RETRY_MS);
         }
-        slot.upstream = Some(Upstream { link, registration });
+        slot.upstream = Some(Upstream { link, registration, left: false });
     }
 
     /// Tells the client that a Session is over.

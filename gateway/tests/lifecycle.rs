@@ -14,15 +14,15 @@ over! {
         let edge = Edge::start(&backend, |raw| raw.limits.connections_per_ip = 2).await;
         let mut first = Client::login(&edge, via, "ada").await;
         let second = Client::login(&edge, via, "bob").await;
-        // Refused before anything is spent on it: at the latest, its first words are not answered.
-        let refused = match within(Client::dial(&edge, via)).await {
-            Err(_) => true,
-            Ok(connection) => {
-                drop(connection);
-                matches!(via, Via::Plain | Via::Legacy)
-            }
+        // It is told why, and when to come back.
+        let mut refused = Client::connect(&edge, via).await;
+        refused.control(common::client::hello([1 << 20; 3])).await;
+        let End::Peer { code, retry_after_ms, .. } = refused.end().await else {
+            panic!("not told")
         };
-        assert!(refused);
+        assert_eq!(code, CloseCode::TooManyConnections);
+        // QUIC has no place for it.
+        assert_eq!(retry_after_ms > 0, via != Via::Quic);
         first.is_well().await;
         second.sender.close(CloseCode::Normal, "bye", 0).await;
         let third = async {
@@ -44,7 +44,27 @@ over! {
         let backend = Backend::start().await;
         let edge = Edge::start(&backend, |raw| raw.limits.connections = 1).await;
         let mut first = Client::login(&edge, via, "ada").await;
-        assert!(within(Client::dial(&edge, via)).await.is_err());
+        let mut refused = Client::connect(&edge, via).await;
+        refused.control(common::client::hello([1 << 20; 3])).await;
+        assert_eq!(refused.code().await, CloseCode::TooManyConnections);
+        first.is_well().await;
+    }
+
+    [quic, tcp]
+    async fn who_knocks_too_often_is_not_even_told(via: Via) {
+        let backend = Backend::start().await;
+        let edge = Edge::start(&backend, |raw| raw.limits.connections = 1).await;
+        let mut first = Client::login(&edge, via, "ada").await;
+        let mut knocking: Vec<_> = (0..60).map(|_| Box::pin(Client::dial(&edge, via))).collect();
+        let mut untold = 0;
+        for dial in knocking.drain(..) {
+            // Those that are told hold their places while they say nothing.
+            match within(dial).await {
+                Ok(connection) => std::mem::forget(connection),
+                Err(_) => untold += 1,
+            }
+        }
+        assert!(untold >= 60 - 32 - 32, "{untold}");
         first.is_well().await;
     }
 

@@ -140,6 +140,14 @@ codes! {
     }
 }
 
+impl CloseCode {
+    /// Whether a client whose connection ends with this code, from either side, is expected back: it
+    /// has lost the connection and not left.
+    #[must_use]
+    pub const fn expects_return(self) -> bool {
+        matches!(self, Self::Replaced) || !matches!(self.may_return(), Return::No)
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;

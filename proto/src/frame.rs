@@ -41,7 +41,7 @@ pub mod param {
     pub const ROOMS: u64 = 6;
     /// 1: the sender understands datagrams with copies of frames.
     pub const REPAIR: u64 = 7;
-    /// Reserved for resume: milliseconds that a lost connection's Sessions are kept.
+    /// Milliseconds that a lost connection's place in its rooms is kept; 0 for not at all.
     pub const GRACE_MS: u64 = 8;
 }
 
@@ -53,6 +53,8 @@ pub mod method {
     pub const PASSWORD: u64 = 1;
     /// `secret` is a signed token.
     pub const TOKEN: u64 = 2;
+    /// `secret` is the session token of an earlier [`LoggedIn`](super::LoggedIn).
+    pub const RESUME: u64 = 3;
 }
 
 /// Flags of a [`Join`].
@@ -84,7 +86,7 @@ frames! {
         version_max: u64,
         /// Name and version of the client, for logs.
         agent: Text,
-        /// Reserved for resume: the session token; empty for a new login.
+        /// Reserved; empty.
         token: Bytes,
         /// Parameters, see [`param`]; unknown ones are ignored.
         params: Vec<(u64, u64)>,
@@ -108,7 +110,7 @@ frames! {
         user: Text as name,
         /// Names this installation of the app; the user's other devices have others.
         device: Text as name,
-        /// Password or token; at most 8 KiB.
+        /// Password, token or session token; at most 8 KiB.
         secret: Bytes,
     }
     /// The login was accepted.
@@ -119,7 +121,7 @@ frames! {
         expires_ms: u64,
         /// Generation of the Session: a newer connection of the same device has a higher one.
         generation: u64,
-        /// Reserved for resume: the session token; empty where resume is not offered.
+        /// The session token, with which a later connection resumes; empty where it cannot.
         token: Bytes,
     }
     /// Asks for a pong. Either side, at any time.
@@ -156,6 +158,12 @@ frames! {
         code: u64,
         /// Milliseconds after which the client may come back; 0 leaves it to the code.
         retry_after_ms: u64,
+        /// For a person.
+        reason: Text,
+    }
+    /// The session token is not good (any more): the client logs in by another method, on the same
+    /// connection. What it has sent meanwhile stands.
+    ResumeRefused = 0x0c {
         /// For a person.
         reason: Text,
     }

@@ -46,6 +46,9 @@ pub struct Path {
     /// Microseconds since `origin` when the oldest packet was sent that nothing was acked after;
     /// 0 for none.
     unanswered_us: AtomicU64,
+    /// Microseconds since `origin` when the latest packet was sent that has been acknowledged; 0 for
+    /// none.
+    answered_us: AtomicU64,
     silent: AtomicBool,
     /// Whether anybody asks what has arrived.
     watched: AtomicBool,
@@ -66,6 +69,7 @@ impl Path {
             origin: now,
             acked_us: AtomicU64::new(0),
             unanswered_us: AtomicU64::new(0),
+            answered_us: AtomicU64::new(0),
             silent: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             arrived: Mutex::default(),
@@ -84,6 +88,16 @@ impl Path {
         match self.unanswered_us.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
             since => Duration::from_micros(self.us(now).saturating_sub(since)),
+        }
+    }
+
+    /// When the latest packet was sent that has been acknowledged. What was sent after a change of the
+    /// network and is acknowledged shows that the path is there; a late ack does not.
+    #[must_use]
+    pub fn answered(&self) -> Option<Instant> {
+        match self.answered_us.load(Ordering::Relaxed) {
+            0 => None,
+            us => Some(self.origin + Duration::from_micros(us)),
         }
     }
 
@@ -108,10 +122,14 @@ impl Path {
     }
 
     fn packet_arrived(&self, sent: Instant) {
+        let us = self.us(sent);
+        // Under the connection's lock: there is one writer.
+        if us > self.answered_us.load(Ordering::Relaxed) {
+            self.answered_us.store(us, Ordering::Relaxed);
+        }
         if !self.watched.load(Ordering::Relaxed) {
             return;
         }
-        let us = self.us(sent);
         let mut arrived = self.arrived.lock();
         // Where packets leave in trains, one of each train is enough.
         if arrived.back() != Some(&us) {
@@ -152,8 +170,10 @@ impl Realtime {
 
 impl Controller for Realtime {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        // Small packets count in quinn's window too. Where one only acknowledges this is too much, until
+        // the next ack: better than too little, which would keep a probe in.
+        self.in_flight += bytes;
         if bytes > ACK_BYTES {
-            self.in_flight += bytes;
             self.path.sent(now);
         }
         self.cubic.on_sent(now, bytes, last_packet_number);
@@ -278,6 +298,16 @@ mod tests {
         assert!(controller.window() >= 100_000 + PROBE_PACKETS * 1200);
         path.silence(false);
         assert!(controller.window() < 100_000);
+    }
+
+    #[test]
+    fn many_small_packets_leave_room_for_a_probe_too() {
+        let (mut controller, path, now) = controller();
+        path.silence(true);
+        for n in 0..10_000 {
+            controller.on_sent(now, 60, n);
+        }
+        assert!(controller.window() >= 600_000 + PROBE_PACKETS * 1200);
     }
 
     #[test]

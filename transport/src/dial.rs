@@ -129,10 +129,26 @@ impl Dialer {
     /// # Errors
     /// See [`DialError`].
     pub async fn quic(&self, addr: SocketAddr, name: &str) -> Result<Connection, DialError> {
+        Ok(quic::connection(self.connecting(addr, name)?.await?))
+    }
+
+    /// The same, without waiting for the handshake where the server is known from before
+    /// ([`Connection::early`]). What is written until then can be sent again by whoever records it: it
+    /// must say nothing secret, and do nothing that must not be done twice.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub async fn quic_early(&self, addr: SocketAddr, name: &str) -> Result<Connection, DialError> {
+        match self.connecting(addr, name)?.into_0rtt() {
+            Ok((conn, accepted)) => Ok(quic::early::dialled(conn, accepted)),
+            Err(connecting) => Ok(quic::connection(connecting.await?)),
+        }
+    }
+
+    fn connecting(&self, addr: SocketAddr, name: &str) -> Result<quinn::Connecting, DialError> {
         let mut config = ClientConfig::new(Arc::clone(&self.tls.quic) as _);
         config.transport_config(client_transport(self.settings));
-        let conn = self.endpoint(addr)?.connect_with(config, addr, name)?.await?;
-        Ok(quic::connection(conn))
+        Ok(self.endpoint(addr)?.connect_with(config, addr, name)?)
     }
 
     /// Connects over TCP with TLS.

@@ -1,11 +1,11 @@
 //! The two halves of a connection, whichever transport carries it.
 
-use std::{fmt, net::SocketAddr, time::Instant};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use edgeway_proto::{CloseCode, DecodeError, Lane, RawFrame};
 
-use crate::{quic, tcp};
+use crate::{Path, quic, tcp};
 
 /// What carries a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +33,8 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A connection whose TLS handshake is done and whose first frame is still to come.
+/// A connection whose TLS handshake is done (or, with early data, begun) and whose first frame is still
+/// to come.
 #[derive(Debug)]
 pub struct Connection {
     /// Reads. One task drives it.
@@ -44,6 +45,8 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// What carries it.
     pub transport: Transport,
+    /// Where it began with early data: its handshake is still under way.
+    pub early: Option<quic::Early>,
 }
 
 /// Where a [`Receiver`] puts what it reads. Calls do not block: what a peer may send ahead is
@@ -204,6 +207,35 @@ impl Sender {
     pub fn is_silent(&self) -> bool {
         match self {
             Self::Quic(sender) => sender.is_silent(),
+            Self::Tcp(_) => false,
+        }
+    }
+
+    /// What is known of the path; `None` over TCP, where the kernel keeps that to itself.
+    #[must_use]
+    pub fn path(&self) -> Option<&Arc<Path>> {
+        match self {
+            Self::Quic(sender) => Some(sender.path()),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// This end has moved to another socket or network: says so at once, in a packet that is
+    /// large enough for the peer to answer freely before it has validated the path, and again with
+    /// each probe until there is an answer. To be tended afterwards. False where it cannot be said
+    /// so (TCP, or a peer that understands no copies).
+    pub fn moved(&mut self) -> bool {
+        match self {
+            Self::Quic(sender) => sender.moved(),
+            Self::Tcp(_) => false,
+        }
+    }
+
+    /// Sends a little that only asks for an ack of the transport, so that bindings of NATs on the
+    /// path stay and its end is noticed. False where that is not possible.
+    pub fn beat(&mut self) -> bool {
+        match self {
+            Self::Quic(sender) => sender.beat(),
             Self::Tcp(_) => false,
         }
     }

@@ -9,14 +9,18 @@ mod congestion;
 mod dial;
 mod half;
 mod listen;
+mod path;
 mod quic;
 mod repair;
 mod settings;
 mod socket;
 mod tcp;
+mod tickets;
 pub mod tls;
 
 pub use dial::{DialError, Dialer};
 pub use half::{Connection, End, Receiver, SendError, Sender, Sink, Stop, Transport};
 pub use listen::{AcceptError, IncomingQuic, IncomingTcp, QuicListener, TcpListener};
+pub use path::{Path, PathStats};
+pub use quic::{Early, Settled};
 pub use settings::{Settings, client_transport, server_transport};

@@ -103,12 +103,25 @@ impl IncomingQuic {
         self.0.refuse();
     }
 
-    /// Does the handshake.
+    /// Does the handshake. Where the client sends early data, that is given before the handshake is
+    /// complete ([`Connection::early`]).
     ///
     /// # Errors
     /// The client went away or does not fit.
     pub async fn handshake(self) -> Result<Connection, AcceptError> {
-        Ok(quic::connection(self.0.accept()?.await?))
+        let (conn, mut complete) = match self.0.accept()?.into_0rtt() {
+            Ok(both) => both,
+            Err(connecting) => return Ok(quic::connection(connecting.await?)),
+        };
+        // A stream that comes before the end of the handshake can only be early data.
+        tokio::select! {
+            biased;
+            _ = &mut complete => match conn.close_reason() {
+                None => Ok(quic::connection(conn)),
+                Some(reason) => Err(reason.into()),
+            },
+            stream = conn.accept_bi() => Ok(quic::early::accepted(conn.clone(), stream?, complete)),
+        }
     }
 }
 

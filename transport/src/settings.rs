@@ -14,9 +14,10 @@ pub struct Settings {
     /// Silence after which a connection is given up.
     pub idle_timeout: Duration,
     /// How often a client sends something on an idle connection, so that NAT bindings for UDP
-    /// (which may expire after 30 s) stay. The server sends nothing by itself: at a million
+    /// (which may expire after 30 s) stay; `None` where the owner of the connection does so
+    /// ([`Sender::beat`](crate::Sender::beat)). The server sends nothing by itself: at a million
     /// connections its pings would cost a core.
-    pub keep_alive: Duration,
+    pub keep_alive: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -24,7 +25,7 @@ impl Default for Settings {
         Self {
             sessions: 5,
             idle_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(12),
+            keep_alive: Some(Duration::from_secs(12)),
         }
     }
 }
@@ -84,6 +85,6 @@ pub fn client_transport(settings: Settings) -> Arc<TransportConfig> {
         // A gateway opens no bidirectional streams.
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from(u32::from(settings.sessions) * 2))
-        .keep_alive_interval(Some(settings.keep_alive));
+        .keep_alive_interval(settings.keep_alive);
     Arc::new(config)
 }

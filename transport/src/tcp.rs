@@ -106,6 +106,7 @@ pub(crate) fn connection(stream: Stream, remote: SocketAddr, legacy: Option<bool
         sender: AnySender::Tcp(Sender { write, legacy }),
         remote,
         transport: Transport::Tcp,
+        early: None,
     }
 }
 

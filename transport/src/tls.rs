@@ -4,8 +4,12 @@ use std::{fmt, sync::Arc};
 
 use edgeway_proto::ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, client::Resumption, crypto::ring::Ticketer,
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::tickets::Tickets;
 
 /// Why TLS cannot be set up. Says which input and what would be right.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -22,6 +26,22 @@ pub enum TlsError {
     #[error("TLS: {0}")]
     Config(String),
 }
+
+/// TLS sessions of QUIC that a server can continue, at about 250 bytes each. The oldest are forgotten, and
+/// their clients do a handshake without early data.
+pub const SERVER_SESSIONS: usize = 64 * 1024;
+
+/// Tickets that a QUIC client gets with each handshake. One: a second would be held for every idle
+/// connection, for the case that the first was spent on a connection that did not come about.
+const TICKETS: usize = 1;
+
+/// Servers whose TLS sessions a client remembers, for each transport; of each server it keeps the
+/// last eight tickets.
+pub const CLIENT_SERVERS: usize = 32;
+
+/// RFC 9001, section 4.6.1: the only other value than 0. How much may come is up to the
+/// transport's own limits.
+const EARLY_DATA: u32 = u32::MAX;
 
 fn config(e: impl std::fmt::Display) -> TlsError {
     TlsError::Config(e.to_string())
@@ -68,6 +88,8 @@ impl ServerTls {
             .with_single_cert(chain.clone(), key.clone_key())
             .map_err(config)?;
         tcp.alpn_protocols = vec![ALPN.to_vec()];
+        // Without state, since nobody sends early data over TCP; the key changes every six hours.
+        tcp.ticketer = Ticketer::new().map_err(config)?;
         let mut quic = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(config)?
@@ -75,6 +97,9 @@ impl ServerTls {
             .with_single_cert(chain, key)
             .map_err(config)?;
         quic.alpn_protocols = vec![ALPN.to_vec()];
+        quic.session_storage = Arc::new(Tickets::new(SERVER_SESSIONS));
+        quic.send_tls13_tickets = TICKETS;
+        quic.max_early_data_size = EARLY_DATA;
         let quic = QuicServerConfig::try_from(quic).map_err(config)?;
         Ok(Self { tcp: Arc::new(tcp), quic: Arc::new(quic) })
     }
@@ -125,12 +150,16 @@ impl ClientTls {
             .with_root_certificates(Arc::clone(&roots))
             .with_no_client_auth();
         tcp.alpn_protocols = vec![ALPN.to_vec()];
+        tcp.resumption = Resumption::in_memory_sessions(CLIENT_SERVERS);
         let mut quic = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(config)?
             .with_root_certificates(roots)
             .with_no_client_auth();
         quic.alpn_protocols = vec![ALPN.to_vec()];
+        quic.resumption = Resumption::in_memory_sessions(CLIENT_SERVERS);
+        // Used only by who asks for it: `Dialer::quic_early`.
+        quic.enable_early_data = true;
         let quic = QuicClientConfig::try_from(quic).map_err(config)?;
         Ok(Self { tcp: Arc::new(tcp), quic: Arc::new(quic) })
     }

@@ -2,6 +2,9 @@
 //! of each Session and passes what a client asks on to the owners of rooms and inboxes; what they
 //! answer goes to the client's gateway without coming by here.
 
+mod coming;
+mod devices;
+mod grace;
 mod out;
 mod owners;
 mod session;
@@ -15,7 +18,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use edgeway_proto::{
     Class, CloseCode,
-    link::{self, Data, Open, Opened, Stream, down_item},
+    link::{self, Data, Stream, down_item},
     rooms::{self, SessionRef, from_owner_item, to_owner_item::Item},
 };
 use tokio_util::task::TaskTracker;
@@ -23,15 +26,10 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::owners::{Node, OwnerId, Owners};
 use self::{
     out::{Fatal, Out, RETRY_MS, unavailable},
-    session::{Identity, Session},
-    space::SessionType,
-    table::{Claim, Entry, Table},
+    session::Place,
+    table::{Entry, Table},
 };
-use crate::{
-    auth::{check_name, check_user},
-    links::Link,
-    shard::Reply,
-};
+use crate::{auth::Resumable, links::Link, shard::Reply};
 
 /// After which a client may join again where no link of its gateway reached the owner: links are
 /// dialled anew within this time.
@@ -63,53 +61,6 @@ impl Access {
 
     pub(crate) fn upgrade(weak: &std::sync::Weak<Inner>) -> Option<Self> {
         weak.upgrade().map(Self)
-    }
-
-    /// A gateway opens a Session.
-    pub(crate) async fn open(&self, link: &Arc<Link>, open: Open) {
-        let number = open.session;
-        let identity = match identify(link, open) {
-            Ok(identity) => identity,
-            Err(Fatal { code, reason }) => return link.close(number, code, reason),
-        };
-        let older = match self.0.table.claim(&identity) {
-            Claim::Granted(older) => older,
-            Claim::Older => {
-                return link.close(
-                    number,
-                    CloseCode::Replaced,
-                    "the device has a newer connection",
-                );
-            }
-            Claim::Full => {
-                let reason = "this backend has as many Sessions as it may";
-                return link.close(number, CloseCode::BackendUnavailable, reason);
-            }
-        };
-        let session = identity.session;
-        if let Some(older) = older.filter(|older| *older != session) {
-            self.end(older, Some(Fatal::replaced())).await;
-        }
-        metrics::counter!("edgeway_access_sessions_opened_total").increment(1);
-        let device = table::Device::of(&identity);
-        let entry =
-            Entry { link: Arc::clone(link), session: Session::new(identity, self.0.rooms_max) };
-        if !self.0.table.insert(entry) {
-            warn(link, "a Session was opened twice");
-            let reason = "the gateway opened the Session twice".to_owned();
-            return self.end(session, Some(Fatal { code: CloseCode::Protocol, reason })).await;
-        }
-        if self.0.table.current(&device) == Some(session) {
-            link.push(Stream::Control, down_item::Item::Opened(Opened { session: number }));
-        } else {
-            // One on another link took over between the claim and the insertion.
-            self.end(session, Some(Fatal::replaced())).await;
-        }
-    }
-
-    /// A gateway says that a Session is over.
-    pub(crate) async fn close(&self, link: &Link, session: u64) {
-        self.end(SessionRef { gateway: link.gateway, session }, None).await;
     }
 
     /// Frames of a client. Returns once they are with the owners' queues, so that a link is read
@@ -189,9 +140,7 @@ impl Access {
                 .increment(1);
             entry.link.close(session.session, code, reason);
         }
-        for (owner, leave) in entry.session.leaves() {
-            self.0.owners.send(owner, Stream::Control, leave).await;
-        }
+        self.send(entry.session.leaves()).await;
     }
 
     /// A link of a gateway is gone, and its Sessions with it.
@@ -254,14 +203,33 @@ impl Access {
             wake(entry);
             joined
         });
-        if joined != Some(true) {
+        let leave = match joined.flatten() {
+            Some(None) => return,
+            // The older Session's place, where this one has not taken just that.
+            Some(Some(place)) => place.leave(),
             // The Session ended while it joined.
-            let leave = rooms::Leave { session: Some(session), request: 0, group };
-            let access = self.clone();
-            self.0.tasks.spawn(async move {
-                access.0.owners.send(owner, Stream::Control, Item::Leave(leave)).await;
-            });
+            None => {
+                let leave = rooms::Leave { session: Some(session), request: 0, group };
+                (owner, Item::Leave(leave))
+            }
+        };
+        self.send_later(vec![leave]);
+    }
+
+    /// Sends to owners, for those who must not wait.
+    fn send_later(&self, items: Vec<(OwnerId, Item)>) {
+        let access = self.clone();
+        self.0.tasks.spawn(async move { access.send(items).await });
+    }
+
+    async fn send(&self, items: Vec<(OwnerId, Item)>) {
+        for (owner, item) in items {
+            self.0.owners.send(owner, Stream::Control, item).await;
         }
+    }
+
+    async fn give_up(&self, places: Vec<Place>) {
+        self.send(places.iter().map(Place::leave).collect()).await;
     }
 
     /// A join failed. `retry_ms`: the client has not been told, and may try again after it.
@@ -274,6 +242,12 @@ impl Access {
             }
             wake(entry);
         });
+    }
+}
+
+impl Resumable for std::sync::Weak<Inner> {
+    fn resume(&self, user: &str, device: &str, token: u64, next: u64) -> bool {
+        self.upgrade().is_some_and(|access| access.table.resume(user, device, token, next))
     }
 }
 
@@ -300,26 +274,6 @@ fn wake(entry: &Entry) {
     for stream in entry.session.parked() {
         entry.link.resume(stream, entry.session.identity.session.session);
     }
-}
-
-fn identify(link: &Link, open: Open) -> Result<Identity, Fatal> {
-    let Some(kind) = SessionType::parse(&open.kind) else {
-        let kind: String = open.kind.chars().take(64).collect();
-        let reason = format!("`{kind}` is no Session type here; there are {}", SessionType::NAMES);
-        return Err(Fatal { code: CloseCode::NoRoute, reason });
-    };
-    if check_user(&open.user).is_err() || check_name(&open.device).is_err() {
-        warn(link, "a Session was opened for a name that is none");
-        let reason = "the user's or the device's name is none".to_owned();
-        return Err(Fatal { code: CloseCode::Protocol, reason });
-    }
-    Ok(Identity {
-        session: SessionRef { gateway: link.gateway, session: open.session },
-        kind,
-        user: open.user,
-        device: open.device,
-        generation: open.generation,
-    })
 }
 
 fn warn(link: &Link, problem: &str) {

@@ -1,6 +1,8 @@
 //! One Session as a pure state machine: frames of its client and answers of owners go in, what is
 //! to be sent comes out. No I/O, no clock.
 
+mod places;
+
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use super::{
     space::SessionType,
 };
 use crate::roles::Role;
+pub(super) use places::Place;
 
 /// What one Session may have waiting for the answer to a join: as much as the credit of its lanes,
 /// which is what its client can have sent.
@@ -42,6 +45,8 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     rooms_max: usize,
     groups: HashMap<u64, Group>,
+    /// Boxed: few have any.
+    past: Option<Box<places::Past>>,
     /// Joins that their owners have not answered. Few, and each is answered once.
     joins: Vec<Join>,
     /// Frames for a group that may be the answer to one of `joins`, and what came after them, by
@@ -56,12 +61,16 @@ struct Group {
     owner: OwnerId,
     /// Someone else's inbox.
     foreign: bool,
+    /// Its name, hashed.
+    name: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Join {
     request: u64,
     group: Group,
+    /// The Session whose place it was to take.
+    replaces: Option<SessionRef>,
 }
 
 /// Frames of one message that go to the same group, one after the other.
@@ -89,6 +98,7 @@ impl Session {
             identity,
             rooms_max,
             groups: HashMap::new(),
+            past: None,
             joins: Vec::new(),
             parked: Default::default(),
             parked_bytes: 0,
@@ -191,6 +201,9 @@ impl Session {
         out: &mut Vec<Out>,
     ) -> Result<Step, Fatal> {
         let body = raw.body.clone();
+        if !self.may_come_early(raw)? {
+            return Ok(Step::Park);
+        }
         if raw.kind == Send::KIND {
             return self.send(class, &Send::parse(body)?, out);
         }
@@ -263,8 +276,9 @@ impl Session {
             }
         };
         let owner = route.owner(identity.kind.owner(), &place.room);
-        let group = Group { owner, foreign: place.foreign };
-        self.joins.push(Join { request: join.request, group });
+        let group = Group { owner, foreign: place.foreign, name: hash(&place.room) };
+        let replaces = self.past.as_ref().and_then(|past| past.replaces);
+        self.joins.push(Join { request: join.request, group, replaces });
         let item = rooms::Join {
             session: Some(identity.session),
             request: join.request,
@@ -275,6 +289,7 @@ impl Session {
             generation: identity.generation,
             flags: join.flags,
             have: join.positions.iter().map(|(class, seq)| have(*class, *seq)).collect(),
+            replaces,
         };
         out.push(Out::Owner(owner, Stream::Control, Item::Join(item)));
         Ok(Step::Done)
@@ -311,13 +326,18 @@ impl Session {
         Step::Done
     }
 
-    /// An owner let the Session in. `false`: it was not asked to (any more).
-    pub(super) fn joined(&mut self, owner: OwnerId, request: u64, group: u64) -> bool {
-        let join = self.answered(owner, request);
-        if let Some(join) = &join {
-            self.groups.insert(group, join.group);
-        }
-        join.is_some()
+    /// An owner let the Session in; the kept place that is to be given up now. `None`: it was not
+    /// asked to (any more).
+    pub(super) fn joined(
+        &mut self,
+        owner: OwnerId,
+        request: u64,
+        group: u64,
+    ) -> Option<Option<Place>> {
+        let join = self.answered(owner, request)?;
+        self.groups.insert(group, join.group);
+        let place = self.past.as_mut().and_then(|past| past.kept.remove(&group));
+        Some(place.filter(|place| join.replaces != Some(place.session)))
     }
 
     /// An owner did not let the Session in, or could not be asked. `false`: it was not asked to.
@@ -349,8 +369,11 @@ impl Session {
         self.groups.values().any(|group| group.owner == owner)
     }
 
-    /// Gives up the joins that an owner has not answered.
+    /// Gives up the joins that an owner has not answered, and the places that it kept.
     pub(super) fn give_up(&mut self, owner: OwnerId, out: &mut Vec<Out>) {
+        if let Some(past) = &mut self.past {
+            past.kept.retain(|_, place| place.owner != owner);
+        }
         self.joins.retain(|join| {
             let lost = join.group.owner == owner;
             if lost {
@@ -359,13 +382,8 @@ impl Session {
             !lost
         });
     }
+}
 
-    /// What its owners must hear when it ends. Joins that are not answered yet end with the answer.
-    pub(super) fn leaves(&self) -> Vec<(OwnerId, Item)> {
-        let session = Some(self.identity.session);
-        let leave = |(group, g): (&u64, &Group)| {
-            (g.owner, Item::Leave(rooms::Leave { session, request: 0, group: *group }))
-        };
-        self.groups.iter().map(leave).collect()
-    }
+fn hash(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
 }

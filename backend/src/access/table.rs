@@ -1,4 +1,5 @@
-//! The Sessions of this process, found by the name that gateways gave them, and by device.
+//! The Sessions of this process, found by the name that gateways gave them, and by device; live ones,
+//! and those that are kept for the return of their clients.
 
 use std::{
     collections::{HashMap, hash_map::Entry as MapEntry},
@@ -6,14 +7,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use edgeway_proto::rooms::SessionRef;
 use parking_lot::Mutex;
 
 use super::{
+    devices::{Claim, Devices},
+    grace::Grace,
     session::{Identity, Session},
-    space::SessionType,
 };
 use crate::links::Link;
 
@@ -23,47 +26,36 @@ const SHARDS: usize = 64;
 /// Sessions at most. At about half a kilobyte each, half a gigabyte.
 const SESSIONS_MAX: usize = 1_000_000;
 
+/// Of them, those that may be kept for a return: when a network of a quarter of a million phones
+/// fails at once. Above, the one that has waited longest leaves early.
+const KEPT_MAX: usize = 250_000;
+
 /// A Session and the link that its client is behind.
 pub(super) struct Entry {
     pub(super) link: Arc<Link>,
     pub(super) session: Session,
+    pub(super) standing: Standing,
+    /// How long it is kept when its connection is lost; zero for not at all.
+    pub(super) grace: Duration,
+}
+
+/// How a Session stands to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Connected.
+    Live,
+    /// Opened by early data: not its device's Session before it is confirmed.
+    Early,
+    /// Its connection was lost.
+    Lost,
 }
 
 pub(super) struct Table {
     shards: Vec<Mutex<HashMap<SessionRef, Entry>>>,
-    devices: Mutex<HashMap<Device, Current>>,
+    devices: Mutex<Devices>,
+    grace: Mutex<Grace>,
+    start: Instant,
     count: AtomicUsize,
-}
-
-/// One Session of each type lives for each device.
-#[derive(PartialEq, Eq, Hash)]
-pub(super) struct Device {
-    kind: SessionType,
-    user: String,
-    device: String,
-}
-
-impl Device {
-    pub(super) fn of(identity: &Identity) -> Self {
-        let (user, device) = (identity.user.clone(), identity.device.clone());
-        Self { kind: identity.kind, user, device }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Current {
-    session: SessionRef,
-    generation: u64,
-}
-
-/// What became of a claim to be a device's Session.
-pub(super) enum Claim {
-    /// It is, and this is the one that it takes over from.
-    Granted(Option<SessionRef>),
-    /// A newer one is there.
-    Older,
-    /// There are as many Sessions as there may be.
-    Full,
 }
 
 impl Table {
@@ -71,6 +63,8 @@ impl Table {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             devices: Mutex::default(),
+            grace: Mutex::new(Grace::new(KEPT_MAX)),
+            start: Instant::now(),
             count: AtomicUsize::new(0),
         }
     }
@@ -81,27 +75,43 @@ impl Table {
         &self.shards[usize::try_from(at).unwrap_or_default()]
     }
 
-    /// Makes a Session its device's current one.
-    pub(super) fn claim(&self, identity: &Identity) -> Claim {
-        if self.count.load(Ordering::Relaxed) >= SESSIONS_MAX {
-            return Claim::Full;
-        }
-        let mine = Current { session: identity.session, generation: identity.generation };
-        match self.devices.lock().entry(Device::of(identity)) {
-            MapEntry::Vacant(vacant) => {
-                vacant.insert(mine);
-                Claim::Granted(None)
-            }
-            MapEntry::Occupied(occupied) if occupied.get().generation > mine.generation => {
-                Claim::Older
-            }
-            MapEntry::Occupied(mut occupied) => Claim::Granted(Some(occupied.insert(mine).session)),
-        }
+    pub(super) fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) >= SESSIONS_MAX
     }
 
-    /// A device's current Session.
-    pub(super) fn current(&self, device: &Device) -> Option<SessionRef> {
-        self.devices.lock().get(device).map(|current| current.session)
+    /// Makes a Session its device's current one.
+    pub(super) fn claim(&self, identity: &Identity) -> Claim {
+        if self.is_full() {
+            return Claim::Full;
+        }
+        self.devices.lock().claim(identity)
+    }
+
+    /// The Session of the same type that a device has, and its generation.
+    pub(super) fn current(&self, identity: &Identity) -> Option<(SessionRef, u64)> {
+        self.devices.lock().current(identity)
+    }
+
+    /// See [`Devices::resume`].
+    pub(super) fn resume(&self, user: &str, device: &str, token: u64, next: u64) -> bool {
+        self.devices.lock().resume(user, device, token, next)
+    }
+
+    /// Keeps what a Session has, until a time. One whose time is over because of that comes back.
+    pub(super) fn keep(&self, session: SessionRef, grace: Duration) -> Option<SessionRef> {
+        let until = self.start.elapsed() + grace;
+        let mut kept = self.grace.lock();
+        let early = kept.keep(session, until);
+        metrics::gauge!("edgeway_access_kept_sessions").set(kept.len() as f64);
+        early
+    }
+
+    /// Takes up to `max` Sessions whose time is over.
+    pub(super) fn due(&self, max: usize) -> Vec<SessionRef> {
+        let mut kept = self.grace.lock();
+        let due = kept.due(self.start.elapsed(), max);
+        metrics::gauge!("edgeway_access_kept_sessions").set(kept.len() as f64);
+        due
     }
 
     /// `false`: there is a Session of that name already.
@@ -135,11 +145,8 @@ impl Table {
         let entry = self.shard(session).lock().remove(&session)?;
         let count = self.count.fetch_sub(1, Ordering::Relaxed) - 1;
         metrics::gauge!("edgeway_access_sessions").set(count as f64);
-        let mut devices = self.devices.lock();
-        let device = Device::of(&entry.session.identity);
-        if devices.get(&device).is_some_and(|current| current.session == session) {
-            devices.remove(&device);
-        }
+        self.devices.lock().release(&entry.session.identity);
+        self.grace.lock().forget(session);
         Some(entry)
     }
 

@@ -11,7 +11,7 @@ use edgeway_proto::{
 use super::{
     out::{Fatal, Out},
     owners::OwnerId,
-    session::{Identity, Route, Session},
+    session::{Identity, Place, Route, Session},
     space::SessionType,
 };
 use crate::roles::Role;
@@ -85,6 +85,10 @@ fn send(group: u64, id: u64) -> Frame {
     Send { group, id, ..Send::default() }.into()
 }
 
+fn stroke(group: u64, id: u64) -> Frame {
+    Send { group, id, class: Class::Binary, ..Send::default() }.into()
+}
+
 fn chat(group: u64, id: u64) -> Frame {
     Send { group, id, class: Class::Chat, ..Send::default() }.into()
 }
@@ -98,7 +102,7 @@ fn fatal(session: &mut Session, class: Class, frames: Bytes) -> CloseCode {
 fn frames_of_a_joined_group_go_to_its_owner_in_one_piece_and_others_are_refused() {
     let mut session = session(SessionType::Chat);
     assert_eq!(drive(&mut session, Class::Signal, &[join(1, "maths")]), ["join 1 as chat:maths"]);
-    assert!(session.joined(ROOMS, 1, 7));
+    assert_eq!(session.joined(ROOMS, 1, 7), Some(None));
     let frames = [send(7, 1), send(7, 2), send(8, 1), send(7, 3)];
     assert_eq!(
         drive(&mut session, Class::Signal, &frames),
@@ -227,6 +231,77 @@ fn a_lost_owner_fails_its_joins_and_takes_only_sessions_of_its_groups_along() {
     assert_eq!(session.leaves().len(), 1, "only the group's own owner can take it");
     session.left(ROOMS, 7);
     assert!(session.leaves().is_empty());
+}
+
+fn older(session: &mut Session) -> Vec<Place> {
+    drive(session, Class::Signal, &[join(1, "maths"), join(2, "physics")]);
+    session.joined(ROOMS, 1, 7);
+    session.joined(ROOMS, 2, 8);
+    session.places()
+}
+
+const OLDER: SessionRef = SessionRef { gateway: 1, session: 1 };
+
+fn replaces(out: &Out) -> Option<SessionRef> {
+    match out {
+        Out::Owner(_, _, Item::Join(join)) => join.replaces,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_newer_session_takes_the_places_that_it_joins_and_keeps_the_others_for_a_while() {
+    let mut old = session(SessionType::Chat);
+    old.identity.session = OLDER;
+    let places = older(&mut old);
+    let mut new = session(SessionType::Chat);
+    assert!(new.adopt(OLDER, places).is_empty() && new.keeps());
+    let mut out = Vec::new();
+    new.data(&TwoOwners, Class::Signal, &encode(&[join(1, "maths")]), &mut out).unwrap();
+    assert_eq!(out.iter().map(replaces).collect::<Vec<_>>(), [Some(OLDER)]);
+    assert_eq!(new.joined(ROOMS, 1, 7), Some(None), "the room has replaced the older one");
+    assert_eq!(new.places().len(), 2);
+    let left: Vec<_> = new.take_kept().iter().map(|place| (place.group, place.session)).collect();
+    assert_eq!(left, [(8, OLDER)]);
+    assert!(!new.keeps());
+}
+
+#[test]
+fn what_ends_with_places_kept_leaves_them_as_well() {
+    let mut old = session(SessionType::Chat);
+    old.identity.session = OLDER;
+    let mut new = session(SessionType::Chat);
+    new.adopt(OLDER, older(&mut old));
+    assert_eq!(new.leaves().len(), 2);
+    new.give_up(ROOMS, &mut Vec::new());
+    assert!(new.leaves().is_empty(), "a lost owner keeps nothing");
+}
+
+#[test]
+fn a_first_flight_that_may_be_a_replay_reads_and_does_nothing_else() {
+    let mut old = session(SessionType::Chat);
+    old.identity.session = OLDER;
+    older(&mut old);
+    let mut new = session(SessionType::Chat);
+    new.begin_early(old.names());
+    let frames = [join(1, "maths"), join(2, "elsewhere"), join(3, "physics")];
+    assert_eq!(drive(&mut new, Class::Signal, &frames), ["join 1 as chat:maths"]);
+    assert_eq!(drive(&mut new, Class::Binary, &[stroke(7, 1)]), [""; 0]);
+    // The answer to a join takes up what was parked, and parks it again.
+    new.joined(ROOMS, 1, 7);
+    let mut out = Vec::new();
+    new.unpark(&TwoOwners, Stream::Control, &mut out).unwrap();
+    new.unpark(&TwoOwners, Stream::Bulk, &mut out).unwrap();
+    assert!(out.is_empty());
+    new.confirmed();
+    let taken = new.adopt(OLDER, old.places());
+    assert_eq!(taken.iter().map(|place| place.group).collect::<Vec<_>>(), [7]);
+    new.unpark(&TwoOwners, Stream::Control, &mut out).unwrap();
+    new.unpark(&TwoOwners, Stream::Bulk, &mut out).unwrap();
+    assert_eq!(
+        out.iter().map(describe).collect::<Vec<_>>(),
+        ["join 2 as chat:elsewhere", "join 3 as chat:physics", "1 frames for 7 on bulk"]
+    );
 }
 
 #[test]

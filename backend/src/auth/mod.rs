@@ -5,6 +5,7 @@ mod names;
 mod password;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{
     sync::{
@@ -26,9 +27,12 @@ use edgeway_proto::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use self::generations::Generations;
 pub(crate) use self::names::{check_name, check_user};
-pub use self::password::{HashProblem, PasswordHash};
+use self::{generations::Generations, token::Claim};
+pub use self::{
+    password::{HashProblem, PasswordHash},
+    token::TokenKey,
+};
 use crate::config;
 
 /// How long a login may wait for its turn: a client gives a login up soon after.
@@ -37,6 +41,13 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Logins that may wait for their turn. At 20 ms a hash this is what `WAIT` lets through on one
 /// core several times over; above it clients are told to come back.
 const WAITING: usize = 2_000;
+
+/// Who knows of which devices a Session lives, or is kept for their return.
+pub trait Resumable: Send + Sync + std::fmt::Debug {
+    /// Whether the session token holds that a login of generation `token` of this device has got;
+    /// where it does, its next login is of generation `next`.
+    fn resume(&self, user: &str, device: &str, token: u64, next: u64) -> bool;
+}
 
 /// The service of the config's `auth.mode`.
 #[derive(Debug, Clone)]
@@ -53,6 +64,8 @@ struct Shared {
     /// What a login of an unknown user is checked against, so that it takes as long.
     decoy: Option<PasswordHash>,
     generations: Generations,
+    key: TokenKey,
+    devices: Arc<dyn Resumable>,
 }
 
 /// A login that is refused: the client's close code and a reason for a person.
@@ -61,7 +74,7 @@ type Refusal = (CloseCode, &'static str);
 impl Auth {
     /// The service for a mode.
     #[must_use]
-    pub fn new(mode: config::Auth) -> Self {
+    pub fn new(mode: config::Auth, key: TokenKey, devices: Arc<dyn Resumable>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let decoy = match &mode {
             config::Auth::Development => None,
@@ -74,6 +87,8 @@ impl Auth {
                 waiting: AtomicUsize::new(0),
                 decoy,
                 generations: Generations::default(),
+                key,
+                devices,
             }),
         }
     }
@@ -91,6 +106,9 @@ impl Auth {
                 "the device's name must be 1 to 128 bytes, without control characters",
             )
         })?;
+        if request.method == method::RESUME {
+            return self.resume(request);
+        }
         match &self.shared.mode {
             config::Auth::Development if request.method == method::DEVELOPMENT => {}
             config::Auth::Development => {
@@ -109,8 +127,34 @@ impl Auth {
                 ));
             }
         }
-        let generation = self.shared.generations.next(&request.user, &request.device, now_ms());
-        Ok(Accepted { user: request.user, expires_ms: 0, generation })
+        let generation = self.next_generation(&request);
+        Ok(self.accept(request, generation, 0))
+    }
+
+    fn next_generation(&self, request: &LoginRequest) -> u64 {
+        self.shared.generations.next(&request.user, &request.device, now_ms())
+    }
+
+    fn accept(&self, request: LoginRequest, generation: u64, expires_ms: u64) -> Accepted {
+        let LoginRequest { user, device, .. } = request;
+        let token = self.shared.key.sign(&user, &device, Claim { generation, expires_ms });
+        Accepted { user, expires_ms, generation, token }
+    }
+
+    /// A login by session token: no password is asked for, and nothing is hashed for it.
+    fn resume(&self, request: LoginRequest) -> Result<Accepted, Refusal> {
+        const REFUSED: Refusal =
+            (CloseCode::LoginFailed, "the session token is unknown or expired; log in anew");
+        let (user, device) = (&request.user, &request.device);
+        let claim = self.shared.key.check(user, device, &request.secret).ok_or(REFUSED)?;
+        if claim.expires_ms != 0 && now_ms() >= claim.expires_ms {
+            return Err(REFUSED);
+        }
+        let generation = self.next_generation(&request);
+        if !self.shared.devices.resume(user, device, claim.generation, generation) {
+            return Err(REFUSED);
+        }
+        Ok(self.accept(request, generation, claim.expires_ms))
     }
 
     async fn check_password(&self, request: &LoginRequest) -> Result<(), Refusal> {
@@ -174,14 +218,16 @@ impl AuthService for Auth {
     ) -> Result<Response<LoginResponse>, Status> {
         let request = request.into_inner();
         let (user, remote) = (request.user.clone(), request.remote.clone());
+        let resumes = request.method == method::RESUME;
         let result = match self.decide(request).await {
             Ok(accepted) => {
-                metrics::counter!("edgeway_auth_logins_total", "result" => "accepted").increment(1);
+                let result = if resumes { "resumed" } else { "accepted" };
+                metrics::counter!("edgeway_auth_logins_total", "result" => result).increment(1);
                 Verdict::Accepted(accepted)
             }
             Err((code, reason)) => {
-                metrics::counter!("edgeway_auth_logins_total", "result" => code.name())
-                    .increment(1);
+                let result = if resumes { "resume_refused" } else { code.name() };
+                metrics::counter!("edgeway_auth_logins_total", "result" => result).increment(1);
                 tracing::info!(%user, %remote, %code, reason, "login refused");
                 Verdict::Rejected(Rejected {
                     code: u32::try_from(code.code()).unwrap_or_default(),

@@ -2,9 +2,28 @@
 
 use super::*;
 
+/// Of each device the latest token holds.
+#[derive(Debug, Default)]
+struct LastOnly(parking_lot::Mutex<Option<u64>>);
+
+impl Resumable for LastOnly {
+    fn resume(&self, _: &str, device: &str, token: u64, next: u64) -> bool {
+        let mut last = self.0.lock();
+        let holds = device == "phone" && last.is_none_or(|last| last == token);
+        if holds {
+            *last = Some(next);
+        }
+        holds
+    }
+}
+
+fn auth(mode: config::Auth) -> Auth {
+    Auth::new(mode, TokenKey::new(&[7; 32]), Arc::new(LastOnly::default()))
+}
+
 fn passwords() -> Auth {
     let hash = PasswordHash::new(b"correct horse").unwrap();
-    Auth::new(config::Auth::Passwords([("ada".to_owned(), hash)].into()))
+    auth(config::Auth::Passwords([("ada".to_owned(), hash)].into()))
 }
 
 fn request(method: u64, user: &str, secret: &'static [u8]) -> LoginRequest {
@@ -42,7 +61,7 @@ async fn passwords_cannot_be_gone_round_with_a_development_login() {
 
 #[tokio::test]
 async fn development_takes_any_name_that_is_one() {
-    let auth = Auth::new(config::Auth::Development);
+    let auth = auth(config::Auth::Development);
     let first = login(&auth, request(0, "ada", b"")).await.unwrap();
     let second = login(&auth, request(0, "ada", b"")).await.unwrap();
     assert!(second.generation > first.generation);
@@ -61,4 +80,41 @@ async fn logins_above_the_bound_are_told_to_come_back() {
     auth.shared.waiting.store(0, Ordering::Relaxed);
     assert!(login(&auth, request(1, "ada", b"correct horse")).await.is_ok());
     assert_eq!(auth.shared.waiting.load(Ordering::Relaxed), 0);
+}
+
+fn resume(user: &str, device: &str, token: &bytes::Bytes) -> LoginRequest {
+    let secret = token.clone();
+    let (user, device) = (user.to_owned(), device.to_owned());
+    LoginRequest { method: method::RESUME, user, device, secret, remote: String::new() }
+}
+
+#[tokio::test]
+async fn a_session_token_logs_in_without_a_password_and_raises_the_generation() {
+    let auth = passwords();
+    let first = login(&auth, request(1, "ada", b"correct horse")).await.unwrap();
+    let second = login(&auth, resume("ada", "phone", &first.token)).await.unwrap();
+    assert!(second.generation > first.generation && second.user == "ada");
+    let third = login(&auth, resume("ada", "phone", &second.token)).await.unwrap();
+    assert!(third.generation > second.generation);
+    assert_eq!(login(&auth, resume("ada", "phone", &second.token)).await, Err(FAILED), "replayed");
+}
+
+#[tokio::test]
+async fn a_session_token_of_another_device_or_a_garbled_one_is_refused() {
+    let auth = passwords();
+    let token = login(&auth, request(1, "ada", b"correct horse")).await.unwrap().token;
+    assert_eq!(login(&auth, resume("ada", "tablet", &token)).await, Err(FAILED));
+    assert_eq!(login(&auth, resume("bob", "phone", &token)).await, Err(FAILED));
+    let mut garbled = token.to_vec();
+    garbled[3] ^= 1;
+    assert_eq!(login(&auth, resume("ada", "phone", &garbled.into())).await, Err(FAILED));
+    assert_eq!(login(&auth, resume("ada", "phone", &bytes::Bytes::new())).await, Err(FAILED));
+    assert!(login(&auth, resume("ada", "phone", &token)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_session_token_ends_with_the_login_that_it_was_given_to() {
+    let auth = passwords();
+    let expired = auth.shared.key.sign("ada", "phone", Claim { generation: 1, expires_ms: 1 });
+    assert_eq!(login(&auth, resume("ada", "phone", &expired)).await, Err(FAILED));
 }

@@ -141,7 +141,7 @@ impl Link {
     /// Tells the client why its Session ends.
     pub(crate) fn close(&self, session: u64, code: CloseCode, reason: impl Into<String>) {
         let code = u32::try_from(code.code()).unwrap_or_default();
-        let close = Close { session, code, reason: reason.into(), retry_after_ms: 0 };
+        let close = Close { session, code, reason: reason.into(), ..Close::default() };
         self.push(Stream::Control, Item::Close(close));
     }
 

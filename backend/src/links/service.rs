@@ -140,7 +140,7 @@ impl Reader {
         let on_control = self.stream == LinkStream::Control;
         match item {
             Item::Hello(_) => Err(Status::invalid_argument("a second hello")),
-            Item::Open(_) | Item::Close(_) if !on_control => {
+            Item::Open(_) | Item::Close(_) | Item::Confirm(_) if !on_control => {
                 Err(Status::invalid_argument("Sessions open and close on CONTROL"))
             }
             Item::Data(data) if (data.class() == Class::Signal) != on_control => {
@@ -159,7 +159,13 @@ impl Reader {
             }
             Item::Close(close) => {
                 if let Some(access) = self.links.access() {
-                    access.close(&self.link, close.session).await;
+                    access.close(&self.link, close).await;
+                }
+                Ok(())
+            }
+            Item::Confirm(confirm) => {
+                if let Some(access) = self.links.access() {
+                    access.confirm(&self.link, confirm.session).await;
                 }
                 Ok(())
             }

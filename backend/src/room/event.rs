@@ -45,6 +45,8 @@ pub struct Join {
     pub send_only: bool,
     /// What the client has, by class.
     pub have: [Option<Seq>; 3],
+    /// A Session of the same user whose place it takes, where that one is here.
+    pub replaces: Option<SessionId>,
 }
 
 /// What happens to a room.

@@ -26,7 +26,13 @@ impl Room {
         }
         // Joining again starts anew.
         self.remove(session, now, fx);
-        if self.members.sessions() >= self.config.members_max {
+        let of_user = |old: &SessionId| {
+            let member = self.members.get(*old);
+            member.is_some_and(|member| member.user == join.user)
+        };
+        let replaced = join.replaces.filter(of_user);
+        let others = self.members.sessions() - usize::from(replaced.is_some());
+        if others >= self.config.members_max {
             let detail = "the room has as many members as it may have";
             return self.refuse_join(&join, ErrorCode::RoomFull, detail, fx);
         }
@@ -35,6 +41,10 @@ impl Room {
             Member { user: join.user.detached(), sender, access, send_only: join.send_only };
         self.members.insert(session, member, now.since_start);
         fx.counts.members += 1;
+        // After it has come, so that its user was never gone.
+        if let Some(old) = replaced {
+            self.remove(old, now, fx);
+        }
         let joined = self.joined(&join, sender, now);
         fx.tell(session, |out| joined.encode(out));
         if !join.send_only {

@@ -156,8 +156,17 @@ impl Sim {
                 let (user, have) = (Text::from(user(session)), [None; 3]);
                 let (access, asked) = (session % 2, Text::from("room"));
                 let session = id(session);
-                let join =
-                    Join { session, access, request: 1, asked, user, device, send_only, have };
+                let join = Join {
+                    session,
+                    access,
+                    request: 1,
+                    asked,
+                    user,
+                    device,
+                    send_only,
+                    have,
+                    replaces: None,
+                };
                 self.apply(Event::Join(join));
             }
             Op::Leave { session } => {

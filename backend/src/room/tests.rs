@@ -19,6 +19,7 @@ struct Bench {
 
 const A: SessionId = SessionId { gateway: 1, session: 1 };
 const B: SessionId = SessionId { gateway: 2, session: 2 };
+const C: SessionId = SessionId { gateway: 1, session: 3 };
 
 impl Bench {
     fn new(kind: Kind, change: impl FnOnce(&mut RoomConfig)) -> Self {
@@ -46,7 +47,18 @@ impl Bench {
         let device = Text::from(format!("{user}'s phone"));
         let (user, asked) = (Text::from(user), Text::from("r"));
         let (access, request, have) = (5, 9, [None; 3]);
-        Event::Join(Join { session, access, request, asked, user, device, send_only, have })
+        let replaces = None;
+        Event::Join(Join {
+            session,
+            access,
+            request,
+            asked,
+            user,
+            device,
+            send_only,
+            have,
+            replaces,
+        })
     }
 
     fn join(&mut self, session: SessionId, user: &str) -> Vec<Effect> {
@@ -502,4 +514,32 @@ fn who_joins_again_is_told_only_of_messages_that_are_stored() {
     bench.send(A, signal(2));
     let (stored, effects) = bench.store();
     assert_eq!((stored, acks(&effects, A).len()), (1, 2), "stored once, and both are answered");
+}
+
+#[test]
+fn a_session_that_takes_the_place_of_an_older_one_is_not_seen_to_come_or_go() {
+    let mut bench = Bench::with_two(|config| config.members_max = 2);
+    bench.pass(Duration::from_secs(5));
+    let Event::Join(join) = Bench::join_event(C, "ann", false) else { unreachable!() };
+    let effects = bench.apply(Event::Join(Join { replaces: Some(A), ..join }));
+    assert!(
+        effects.iter().any(|e| matches!(e, Effect::Subscribe { session, .. } if *session == C))
+    );
+    assert!(effects.iter().any(|e| matches!(e, Effect::Unsubscribe { session } if *session == A)));
+    assert_eq!(errors(&effects, C), [], "a full room has room for who is in it");
+    let effects = bench.pass(Duration::from_secs(5));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Publish { .. })), "{effects:?}");
+    // The older one's own leave comes late, and changes nothing.
+    bench.apply(Event::Leave { session: A, access: 5, request: 0 });
+    let effects = bench.pass(Duration::from_secs(5));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Publish { .. })), "{effects:?}");
+}
+
+#[test]
+fn nobody_takes_the_place_of_another_user() {
+    let mut bench = Bench::with_two(|_| {});
+    let Event::Join(join) = Bench::join_event(C, "eve", false) else { unreachable!() };
+    let effects = bench.apply(Event::Join(Join { replaces: Some(A), ..join }));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Unsubscribe { .. })));
+    assert_eq!(bench.room.sessions(), 3);
 }

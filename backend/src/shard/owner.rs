@@ -25,7 +25,7 @@ use super::{
     unreachable,
 };
 use crate::{
-    room::{Join, RoomConfig},
+    room::{Join, RoomConfig, SessionId},
     store::Store,
 };
 
@@ -328,6 +328,7 @@ impl Inner {
             device: Text::from(join.device),
             send_only: join.flags & join_flag::SEND_ONLY != 0,
             have,
+            replaces: join.replaces.map(SessionId::from),
         };
         let bytes = join.asked.len() + join.user.len() + join.device.len();
         Some(self.routed(group, Input::Join { group, join }, bytes))

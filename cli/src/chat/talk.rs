@@ -246,7 +246,7 @@ impl Talk {
             Event::Reconnecting { reason, attempt: 1 } => {
                 self.note(&format!("connection lost ({}); trying again", clean(&reason)));
             }
-            Event::Reconnected { transport } => {
+            Event::Reconnected { transport, .. } => {
                 self.note(&format!("back, over {}", transport_name(transport)));
             }
             _ => {}

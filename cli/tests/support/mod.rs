@@ -139,8 +139,11 @@ pub struct Up {
 impl Up {
     pub fn start(dir: &Path) -> Self {
         let free = "127.0.0.1:0";
-        let mut process =
-            Process::spawn(dir, &["up", "--quic", free, "--tcp", free, "--http", free]);
+        Self::ready(Process::spawn(dir, &["up", "--quic", free, "--tcp", free, "--http", free]))
+    }
+
+    /// Once it is ready.
+    pub fn ready(mut process: Process) -> Self {
         let ready = process.wait_for("ready ");
         let value = |name: &str| {
             let rest =

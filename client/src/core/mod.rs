@@ -6,6 +6,7 @@
 //! (numbered, kept until the ack) - `lanes` (priority and credit) - `write`.
 
 mod arrived;
+mod flight;
 mod lanes;
 mod leaving;
 mod order;
@@ -174,7 +175,7 @@ impl Core {
     }
 
     /// A connection stands, and its login. The chat Session was opened as number 1 in the first
-    /// flight, with a frame of `opened_bytes`.
+    /// flight, with frames of `opened_bytes`: open, and [`first_joins`](Self::first_joins).
     pub(crate) fn connected(&mut self, welcome: &frame::Welcome, opened_bytes: usize) {
         self.lanes.reset([
             param_of(welcome, param::CREDIT_SIGNAL).unwrap_or(CREDIT_SIGNAL_BYTES),

@@ -109,23 +109,28 @@ impl Core {
             let Some(room) = self.room(id) else { continue };
             let session = room.session;
             let Some(wire) = self.wire_of(session) else { continue };
-            let request = self.request(Request::Join(id));
-            let Some(room) = self.room_mut(id) else { continue };
-            room.phase = Phase::Asked;
-            let flags = if room.send_only { join_flag::SEND_ONLY } else { 0 };
-            let join = frame::Join {
-                request,
-                flags,
-                room: (*room.name).into(),
-                positions: room.positions(),
-            };
-            let cost = join_cost(room);
-            self.joining_bytes += cost;
-            if let Some(session) = self.session(session) {
-                session.joining += 1;
-            }
+            let Some(join) = self.ask_join(id) else { continue };
             self.lanes.frame(Lane::new(wire, Class::Signal), join.to_bytes());
         }
+    }
+
+    /// Makes the join of a room, which is asked for from now on.
+    pub(super) fn ask_join(&mut self, id: RoomId) -> Option<frame::Join> {
+        let request = self.request(Request::Join(id));
+        let Some(room) = self.room_mut(id) else {
+            self.requests.remove(&request);
+            return None;
+        };
+        room.phase = Phase::Asked;
+        let flags = if room.send_only { join_flag::SEND_ONLY } else { 0 };
+        let name = (*room.name).into();
+        let join = frame::Join { request, flags, room: name, positions: room.positions() };
+        let (cost, session) = (join_cost(room), room.session);
+        self.joining_bytes += cost;
+        if let Some(session) = self.session(session) {
+            session.joining += 1;
+        }
+        Some(join)
     }
 
     /// A join was answered, or its Session lost.

@@ -431,3 +431,66 @@ fn few_joins_with_much_state_are_under_way_at_a_time() {
     }
     assert_eq!(bench.written().len(), 128);
 }
+
+/// The rooms and positions of joins.
+fn rooms_of(joins: &[Bytes]) -> Vec<(String, Vec<(Class, Seq)>)> {
+    let parse = |join: &Bytes| match split(&mut join.clone()).unwrap().unwrap().parse().unwrap() {
+        Frame::Join(join) => (join.room.to_string(), join.positions),
+        other => panic!("{other:?}"),
+    };
+    joins.iter().map(parse).collect()
+}
+
+#[test]
+fn rooms_are_joined_again_in_the_first_flight_and_not_once_more() {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    bench.give(SIGNAL, deliver(7, Class::Signal, 1));
+    bench.core.disconnected();
+    let joins = bench.core.first_joins();
+    let positions = vec![(Class::Signal, Seq::new(1, 1)), (Class::Binary, Seq::new(1, 0))];
+    assert_eq!(rooms_of(&joins), [("maths".to_owned(), positions)]);
+    bench.core.connected(&welcome(), 10 + joins[0].len());
+    assert!(!bench.written().iter().any(|f| matches!(f, Frame::Join(_))), "it is under way");
+    let Frame::Join(join) = split(&mut joins[0].clone()).unwrap().unwrap().parse().unwrap() else {
+        panic!()
+    };
+    bench.events();
+    bench.give(SIGNAL, joined(&join, 8, [Seq::new(1, 1), Seq::new(1, 0), Seq::new(1, 0)]));
+    bench.give(SIGNAL, deliver(8, Class::Signal, 2));
+    assert!(matches!(&bench.events()[..], [Event::Message(m)] if m.seq == Seq::new(1, 2)));
+}
+
+#[test]
+fn a_first_flight_that_led_nowhere_is_flown_again() {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    bench.core.disconnected();
+    let first = rooms_of(&bench.core.first_joins());
+    assert!(bench.core.first_joins().is_empty(), "asked once");
+    bench.core.flight_failed();
+    assert_eq!(rooms_of(&bench.core.first_joins()), first);
+    // A room that is left meanwhile is left when the answer comes.
+    bench.core.flight_failed();
+    let (answer, mut joined) = oneshot::channel();
+    bench.core.join(SessionId::CHAT, "physics", &JoinOptions::default(), answer);
+    assert_eq!(bench.core.first_joins().len(), 2);
+    bench.core.connected(&welcome(), 10);
+    assert!(joined.try_recv().is_err());
+}
+
+#[test]
+fn a_first_flight_is_short_and_the_rest_follows() {
+    let mut core = Core::new(config());
+    for n in 0..1_000 {
+        let (answer, _) = oneshot::channel();
+        core.join(SessionId::CHAT, &format!("room-{n:0100}"), &JoinOptions::default(), answer);
+    }
+    let joins = core.first_joins();
+    let bytes: usize = joins.iter().map(Bytes::len).sum();
+    assert!((4_096..=8_192).contains(&bytes), "{bytes} bytes");
+    core.connected(&welcome(), 10 + bytes);
+    let mut bench = Bench { core, now: Instant::now() };
+    let more = bench.written().iter().filter(|f| matches!(f, Frame::Join(_))).count();
+    assert!(more > 0 && joins.len() + more <= 1_000);
+}

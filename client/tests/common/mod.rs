@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, dead_code)]
 
+pub mod proxy;
+
 use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
@@ -49,6 +51,8 @@ struct State {
     conns: HashMap<u64, Arc<Conn>>,
     next: u64,
     logins: u64,
+    /// The connection of each user's device.
+    devices: HashMap<(String, String), u64>,
     switches: Switches,
 }
 
@@ -354,6 +358,7 @@ impl Reader {
                     (param::CREDIT_SIGNAL, big),
                     (param::CREDIT_BINARY, big),
                     (param::CREDIT_CHAT, big),
+                    (param::REPAIR, 1),
                 ];
                 let welcome = frame::Welcome { version, connection: self.id, time_ms: 0, params };
                 self.conn.send(Lane::CONTROL, welcome);
@@ -365,6 +370,12 @@ impl Reader {
                     return Ok(());
                 }
                 self.user = Some((login.user.to_string(), login.device.to_string()));
+                let device = (login.user.to_string(), login.device.to_string());
+                if let Some(older) = state.devices.insert(device, self.id)
+                    && let Some(conn) = state.conns.get(&older)
+                {
+                    conn.close(CloseCode::Replaced, 0);
+                }
                 let logged_in = frame::LoggedIn { user: login.user, ..frame::LoggedIn::default() };
                 self.conn.send(Lane::CONTROL, logged_in);
             }

@@ -18,7 +18,7 @@ use edgeway_proto::{
         auth_server::{Auth, AuthServer},
         login_response,
     },
-    frame::Deliver,
+    frame::{Deliver, method},
     link::{
         self, Data, Down, DownItem, Opened, Publish, Subscribe, Up, Welcome,
         backend_server::{Backend as Service, BackendServer},
@@ -43,6 +43,7 @@ pub enum Event {
     Open(link::Open),
     Data(Data),
     Close(link::Close),
+    Confirm(link::Confirm),
 }
 
 type Out = UnboundedSender<Result<Down, Status>>;
@@ -143,7 +144,8 @@ impl Backend {
     /// Ends a Session.
     pub fn close(&self, session: u64, code: CloseCode, reason: &str) {
         let code = u32::try_from(code.code()).unwrap();
-        let close = link::Close { session, code, reason: reason.into(), retry_after_ms: 70 };
+        let reason = reason.into();
+        let close = link::Close { session, code, reason, retry_after_ms: 70, lost: false };
         self.send(Class::Signal, Item::Close(close));
     }
 
@@ -251,6 +253,10 @@ impl Handle {
                 let _ = self.0.events.send(Event::Close(close));
                 return;
             }
+            up_item::Item::Confirm(confirm) => {
+                let _ = self.0.events.send(Event::Confirm(confirm));
+                return;
+            }
         };
         let _ = out.send(Ok(Down { items: vec![DownItem { item: Some(answer) }] }));
     }
@@ -266,6 +272,10 @@ impl Auth for Handle {
         let request = request.into_inner();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let result = match &request.secret[..] {
+            secret if request.method == method::RESUME && secret != b"good" => {
+                let code = u32::try_from(CloseCode::LoginFailed.code()).unwrap();
+                login_response::Result::Rejected(Rejected { code, reason: "no such token".into() })
+            }
             b"wrong" => {
                 let code = u32::try_from(CloseCode::LoginFailed.code()).unwrap();
                 login_response::Result::Rejected(Rejected { code, reason: "wrong password".into() })
@@ -279,6 +289,7 @@ impl Auth for Handle {
                     0
                 },
                 generation: self.0.generation.fetch_add(1, Ordering::Relaxed) + 1,
+                token: Bytes::new(),
             }),
         };
         Ok(Response::new(LoginResponse { result: Some(result) }))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use edgeway_proto::{
     Class, CloseCode, Frame, Lane, RawFrame,
-    frame::{CloseSession, Credit, Hello, Login, Open, Ping, param},
+    frame::{CloseSession, Credit, Hello, Login, Open, Ping, method, param},
 };
 use edgeway_transport::{Connection, Dialer, End, Receiver, Sender, Sink, Stop};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -78,6 +78,11 @@ impl Client {
     /// Connects, and reads nothing until [`read`](Self::read).
     pub async fn connect_deaf(edge: &Edge, via: Via) -> Self {
         Self::on(within(Self::dial(edge, via)).await.unwrap(), false)
+    }
+
+    /// Speaks on a connection that was made elsewhere.
+    pub fn over(connection: Connection) -> Self {
+        Self::on(connection, true)
     }
 
     fn on(connection: Connection, reads: bool) -> Self {
@@ -263,6 +268,12 @@ impl Client {
         }
     }
 
+    /// Goes without a word: both halves of it.
+    pub async fn vanish(self) {
+        self.end.abort();
+        let _ = self.end.await;
+    }
+
     /// How it ended.
     pub async fn end(mut self) -> End {
         self.read();
@@ -290,4 +301,11 @@ pub fn hello(credit: [u64; 3]) -> Bytes {
 pub fn login(user: &str, secret: &'static str) -> Bytes {
     let (user, device) = (user.into(), "device".into());
     Login { method: 1, user, device, secret: Bytes::from_static(secret.as_bytes()) }.to_bytes()
+}
+
+/// A login by session token.
+pub fn resume(user: &str, token: &'static str) -> Bytes {
+    let (user, device) = (user.into(), "device".into());
+    let secret = Bytes::from_static(token.as_bytes());
+    Login { method: method::RESUME, user, device, secret }.to_bytes()
 }

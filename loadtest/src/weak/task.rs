@@ -116,8 +116,7 @@ impl std::fmt::Display for Task {
         match self.kind {
             Kind::Talk { hint: true, .. } => f.write_str(", with hint"),
             Kind::Talk { offer: Offer::Isolated, .. } => f.write_str(", isolated"),
-            Kind::Start(From::Cold) => f.write_str(", cold start"),
-            Kind::Start(From::Warm) => f.write_str(", warm return"),
+            Kind::Start(from) => write!(f, ", {}", from.name()),
             _ => Ok(()),
         }
     }

@@ -82,6 +82,7 @@ fn connection_examples() -> Vec<Frame> {
             reason: t("wrong password"),
         }
         .into(),
+        ResumeRefused { reason: t("the session is over") }.into(),
     ]
 }
 

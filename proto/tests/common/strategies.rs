@@ -90,6 +90,7 @@ pub fn each_kind() -> Vec<BoxedStrategy<Frame>> {
         Credit { session: session(), class: class(), total: int() }
         GoAway { code: int(), reconnect_after_ms: int(), endpoint: text() }
         Close { code: int(), retry_after_ms: int(), reason: text() }
+        ResumeRefused { reason: text() }
         Open { session: session(), kind: name(), headers: list((text(), text()), limits::LIST_ITEMS) }
         Opened { session: session() }
         CloseSession { session: session(), code: int(), retry_after_ms: int(), reason: text() }

@@ -2,6 +2,7 @@
 //! signal lane is a bidirectional stream of its own, and binary and chat lanes are a unidirectional
 //! stream each, opened by who sends on it.
 
+pub(crate) mod early;
 mod sender;
 
 use std::{
@@ -22,10 +23,13 @@ use parking_lot::Mutex;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, Side, VarInt};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use early::{Early, Settled};
 pub use sender::Sender;
 
+use early::Farewell;
+
 use crate::{
-    Connection, End, Sink, Stop, Transport,
+    Connection, End, Path, Sink, Stop, Transport,
     half::{Receiver as AnyReceiver, Sender as AnySender},
     repair::{Reorder, repaired, take_copy},
 };
@@ -69,19 +73,35 @@ impl fmt::Debug for Handover {
 
 /// Makes the two halves of an established QUIC connection.
 pub(crate) fn connection(conn: quinn::Connection) -> Connection {
-    let shared = Arc::new(Mutex::new(Handover::default()));
-    let remote = conn.remote_address();
-    Connection {
-        receiver: AnyReceiver::Quic(Box::new(Receiver {
-            conn: conn.clone(),
-            shared: Arc::clone(&shared),
-            streams: Vec::new(),
-            opened: 1,
-            silence: None,
-        })),
-        sender: AnySender::Quic(Box::new(Sender::new(conn, shared))),
-        remote,
-        transport: Transport::Quic,
+    Halves { farewell: Farewell::new(&conn), conn }.connection()
+}
+
+/// What the two halves are made from.
+struct Halves {
+    conn: quinn::Connection,
+    farewell: Option<Arc<Farewell>>,
+}
+
+impl Halves {
+    fn connection(self) -> Connection {
+        let Self { conn, farewell } = self;
+        let shared = Arc::new(Mutex::new(Handover::default()));
+        let path = Arc::new(Path::default());
+        let remote = conn.remote_address();
+        Connection {
+            receiver: AnyReceiver::Quic(Box::new(Receiver {
+                conn: conn.clone(),
+                shared: Arc::clone(&shared),
+                streams: Vec::new(),
+                opened: 1,
+                silence: None,
+                path: Arc::clone(&path),
+            })),
+            sender: AnySender::Quic(Box::new(Sender::new(conn, shared, path, farewell))),
+            remote,
+            transport: Transport::Quic,
+            early: None,
+        }
     }
 }
 
@@ -110,6 +130,7 @@ pub struct Receiver {
     opened: u64,
     /// Runs while there is a stream that has not said whose it is, or whose Session is not open.
     silence: Option<Pin<Box<Sleep>>>,
+    path: Arc<Path>,
 }
 
 /// What became of one stream in one turn.
@@ -327,6 +348,9 @@ impl Receiver {
             }
             sink.frame(lane, frame).map_err(|stop| Turn::Over(End::Stopped(stop)))?;
             next = self.streams[at].reorder.released();
+            if next.is_some() {
+                self.path.copy_was_first();
+            }
         }
         Ok(())
     }
@@ -345,6 +369,10 @@ impl Receiver {
                     Err(e) => return Poll::Ready(End::Stopped(e.into())),
                 };
                 let frame = self.streams[at].reorder.copy(number, frame);
+                self.path.copy_came();
+                if frame.is_some() {
+                    self.path.copy_was_first();
+                }
                 number += 1;
                 if let Err(Turn::Over(end)) = self.pass_on(at, lane, frame, sink) {
                     return Poll::Ready(end);

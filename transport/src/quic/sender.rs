@@ -7,8 +7,8 @@ use edgeway_proto::{Class, CloseCode, Lane, frame::LaneStart};
 use parking_lot::Mutex;
 use quinn::{ConnectionError, SendStream, Side};
 
-use super::{Handover, priority, wire_code};
-use crate::{SendError, repair::Repair};
+use super::{Handover, early::Farewell, priority, wire_code};
+use crate::{Path, SendError, repair::Repair};
 
 /// Writes to the lanes of a connection.
 #[derive(Debug)]
@@ -17,12 +17,19 @@ pub struct Sender {
     shared: Arc<Mutex<Handover>>,
     streams: Vec<(Lane, SendStream)>,
     repair: Repair,
+    /// For when it is dropped.
+    _farewell: Option<Arc<Farewell>>,
 }
 
 impl Sender {
-    pub(super) fn new(conn: quinn::Connection, shared: Arc<Mutex<Handover>>) -> Self {
-        let repair = Repair::new(&conn);
-        Self { conn, shared, streams: Vec::new(), repair }
+    pub(super) fn new(
+        conn: quinn::Connection,
+        shared: Arc<Mutex<Handover>>,
+        path: Arc<Path>,
+        farewell: Option<Arc<Farewell>>,
+    ) -> Self {
+        let repair = Repair::new(&conn, path);
+        Self { conn, shared, streams: Vec::new(), repair, _farewell: farewell }
     }
 
     pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
@@ -101,6 +108,18 @@ impl Sender {
     /// Whether nothing is heard from the peer any more: what is droppable is better kept.
     pub(crate) fn is_silent(&self) -> bool {
         self.repair.is_silent()
+    }
+
+    pub(crate) fn path(&self) -> &Arc<Path> {
+        self.repair.path()
+    }
+
+    pub(crate) fn moved(&mut self) -> bool {
+        self.repair.moved(&self.conn)
+    }
+
+    pub(crate) fn beat(&mut self) -> bool {
+        self.repair.beat(&self.conn)
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

@@ -21,6 +21,10 @@ use super::{
 const KEPT_BYTES: usize = 32 * 1024;
 const KEPT_ITEMS: usize = 128;
 
+/// Acks that are kept for the case of a silence: those of one round trip of a busy client. A lost
+/// one holds up the signals behind it on its lane.
+const KEPT_ACKS: usize = 32;
+
 /// A frame is not repaired for longer than this: the stream will do.
 const LATE: Duration = Duration::from_secs(10);
 
@@ -38,6 +42,8 @@ pub(crate) trait Acked {
 struct Item {
     lane: Lane,
     what: Repaired,
+    /// Kept until it has arrived, for the probes of a silence: signals, and what stands between them.
+    kept: bool,
     first: u64,
     frames: Bytes,
     sent: Instant,
@@ -75,6 +81,8 @@ pub(crate) struct Copies {
     items: VecDeque<Item>,
     bytes: usize,
     probed: Option<Instant>,
+    /// Copies made, for statistics.
+    made: u64,
 }
 
 impl Copies {
@@ -88,7 +96,11 @@ impl Copies {
         now: Instant,
     ) {
         let Some(what) = repaired(lane) else { return };
+        let signal = what == Repaired::Signal;
         let what = if in_passing(frames) { Repaired::Stroke } else { what };
+        // Only a client that talks gets acks: what idle ones are told costs no memory.
+        let ack = signal && frames.first() == Some(&Ack::KIND);
+        let kept = what == Repaired::Signal || ack;
         let at = match self.counts.iter().position(|(l, _)| *l == lane) {
             Some(at) => at,
             None => {
@@ -103,9 +115,13 @@ impl Copies {
         if !fits || self.bytes + frames.len() > KEPT_BYTES || self.items.len() == KEPT_ITEMS {
             return;
         }
+        if kept && what == Repaired::Stroke {
+            self.forget_an_ack();
+        }
         let mut item = Item {
             lane,
             what,
+            kept,
             first,
             frames: frames.clone(),
             sent: now,
@@ -114,7 +130,7 @@ impl Copies {
             again: [None; 2],
         };
         item.schedule(path, now);
-        if item.due.is_some() || what == Repaired::Signal {
+        if item.due.is_some() || kept {
             self.bytes += item.frames.len();
             self.items.push_back(item);
         }
@@ -142,6 +158,7 @@ impl Copies {
                 continue;
             }
             put_copy(&mut out, item.lane, item.first, &item.frames);
+            self.made += 1;
             item.again = [item.again[1], Some(now)];
             item.stage = item.stage.saturating_add(1);
             item.schedule(path, now);
@@ -155,7 +172,7 @@ impl Copies {
         self.items.is_empty()
     }
 
-    /// During a silence: a datagram with the oldest signals that have not arrived, or an empty one
+    /// During a silence: a datagram with the oldest signals (and acks) that have not arrived, or an empty one
     /// where there are none, as often as a probe is due.
     pub(crate) fn probe(
         &mut self,
@@ -169,11 +186,12 @@ impl Copies {
         self.probed = Some(now);
         self.forget(acked, now);
         let mut out = BytesMut::new();
-        for item in self.items.iter_mut().filter(|i| i.what == Repaired::Signal) {
+        for item in self.items.iter_mut().filter(|i| i.kept) {
             if out.len() + COPY_HEADER_BYTES + item.frames.len() > max_bytes {
                 break;
             }
             put_copy(&mut out, item.lane, item.first, &item.frames);
+            self.made += 1;
             item.again = [item.again[1], Some(now)];
         }
         if out.is_empty() {
@@ -181,6 +199,16 @@ impl Copies {
             put_copy(&mut out, Lane::CONTROL, 0, &Bytes::new());
         }
         Some(out.freeze())
+    }
+
+    /// Copies made so far.
+    pub(crate) fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// The next probe is due at once.
+    pub(crate) fn probe_at_once(&mut self) {
+        self.probed = None;
     }
 
     /// When the next copy is due.
@@ -193,11 +221,22 @@ impl Copies {
         self.probed.map_or(now, |at| at + PROBE_EVERY)
     }
 
+    /// Makes room for another ack where there are as many as are kept.
+    fn forget_an_ack(&mut self) {
+        let is_ack = |i: &Item| i.kept && i.what == Repaired::Stroke;
+        if self.items.iter().filter(|i| is_ack(i)).count() >= KEPT_ACKS
+            && let Some(at) = self.items.iter().position(is_ack)
+            && let Some(oldest) = self.items.remove(at)
+        {
+            self.bytes -= oldest.frames.len();
+        }
+    }
+
     fn forget(&mut self, acked: &impl Acked, now: Instant) {
         let bytes = &mut self.bytes;
         self.items.retain(|item| {
             let late = now.saturating_duration_since(item.sent) > LATE;
-            let done = item.due.is_none() && item.what == Repaired::Stroke;
+            let done = item.due.is_none() && !item.kept;
             // An item whose early copies are still to come keeps them: the ack of one packet of
             // several sent at the same time does not say which.
             let arrived = item.due.is_none() && item.arrived(acked);
@@ -309,6 +348,34 @@ mod tests {
         copies.sent(LANE, &two.freeze(), Some(lossy()), 1200, now);
         copies.sent(LANE, &Ping { token: 3 }.to_bytes(), Some(lossy()), 1200, now);
         assert_eq!(copies.items.iter().map(|i| i.first).collect::<Vec<_>>(), [0, 2]);
+    }
+
+    #[test]
+    fn a_probe_brings_the_acks_that_signals_stand_behind() {
+        let now = Instant::now();
+        let clean = PathView { loss: 0.0, doubtful: false, ..lossy() };
+        let mut copies = Copies::default();
+        let ack = Ack {
+            group: 1,
+            class: Class::Chat,
+            id: 1,
+            status: edgeway_proto::AckStatus::Accepted,
+            seq: edgeway_proto::Seq::ZERO,
+            expected: 0,
+        };
+        for _ in 0..100 {
+            copies.sent(LANE, &ack.to_bytes(), Some(clean), 1200, now);
+        }
+        assert_eq!(copies.items.len(), KEPT_ACKS);
+        copies.sent(LANE, &Ping { token: 1 }.to_bytes(), Some(clean), 1200, now);
+        let mut probe = copies.probe(&Arrived(false), 1200, now).unwrap();
+        let mut numbers = Vec::new();
+        while let Some((_, first, _)) = super::super::take_copy(&mut probe) {
+            numbers.push(first);
+        }
+        assert_eq!(numbers, (68..=100).collect::<Vec<_>>());
+        assert!(copies.due(clean, &Arrived(true), 1200, now).is_none());
+        assert!(copies.items.is_empty(), "arrived");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! decide.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use edgeway_proto::Lane;
 
 use super::{
@@ -14,7 +15,10 @@ use super::{
     copies::{Acked, Copies},
     estimate::Estimate,
 };
-use crate::congestion::{Path, Realtime};
+use crate::{
+    Path,
+    congestion::{self, Realtime},
+};
 
 /// How often quinn's counters are read, at most: it takes the connection's lock.
 const READ_EVERY: Duration = Duration::from_millis(100);
@@ -24,34 +28,50 @@ const READ_EVERY: Duration = Duration::from_millis(100);
 const SILENCE_RTTS: f64 = 3.0;
 const SILENCE_MIN: Duration = Duration::from_millis(250);
 
+/// Bytes of a datagram that only asks for an ack: above what is taken for an ack itself.
+const BEAT_BYTES: usize = 66;
+
+/// For how long after a move each probe is padded at most.
+const MOVING: Duration = Duration::from_secs(30);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Repair {
     enabled: bool,
     /// Where the connection has a controller of ours.
-    path: Option<Arc<Path>>,
+    controller: Option<Arc<congestion::Path>>,
+    path: Arc<Path>,
+    remote: SocketAddr,
     estimate: Estimate,
     view: PathView,
     read: Instant,
     copies: Copies,
     silent: bool,
+    /// When this end moved, until something sent since was acknowledged.
+    moved: Option<Instant>,
     /// What `tend` said last, and whether anything was written since.
     told: Option<Instant>,
     written: bool,
 }
 
 impl Repair {
-    pub(crate) fn new(conn: &quinn::Connection) -> Self {
+    pub(crate) fn new(conn: &quinn::Connection, path: Arc<Path>) -> Self {
         let now = Instant::now();
         let rtt = conn.rtt();
+        let controller = Realtime::path(conn.congestion_state());
+        path.controlled_by(controller.clone());
+        path.update(&conn.stats().path);
         Self {
             enabled: false,
-            path: Realtime::path(conn.congestion_state()),
+            controller,
+            path,
+            remote: conn.remote_address(),
             estimate: Estimate::new(now),
             view: PathView { rtt, loss: 0.0, doubtful: true, busy: false },
             read: now,
             copies: Copies::default(),
             silent: false,
+            moved: None,
             told: None,
             written: false,
         }
@@ -59,6 +79,28 @@ impl Repair {
 
     pub(crate) fn enable(&mut self) {
         self.enabled = true;
+    }
+
+    pub(crate) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// Says at once where this end is now. False where the peer understands no copies.
+    pub(crate) fn moved(&mut self, conn: &quinn::Connection) -> bool {
+        if !self.enabled || conn.max_datagram_size().is_none() {
+            return false;
+        }
+        self.moved = Some(Instant::now());
+        self.copies.probe_at_once();
+        true
+    }
+
+    /// Asks for an ack. False where the peer understands no copies.
+    pub(crate) fn beat(&mut self, conn: &quinn::Connection) -> bool {
+        let Some(max) = conn.max_datagram_size().filter(|_| self.enabled) else { return false };
+        self.written = true;
+        send(conn, padded(Bytes::new(), BEAT_BYTES.min(max)));
+        true
     }
 
     pub(crate) fn is_silent(&self) -> bool {
@@ -86,17 +128,15 @@ impl Repair {
         }
         let now = Instant::now();
         let max = self.enabled.then(|| conn.max_datagram_size()).flatten();
-        if max.is_some() {
-            self.read(conn, now);
-        }
+        self.read(conn, now);
         for frames in frames {
             let path = max.map(|_| self.view);
             self.copies.sent(lane, frames, path, max.unwrap_or(0), now);
         }
-        if let Some(path) = &self.path
+        if let Some(controller) = &self.controller
             && !self.copies.is_empty()
         {
-            path.watch(true);
+            controller.watch(true);
         }
     }
 
@@ -109,24 +149,34 @@ impl Repair {
 
     fn tend_now(&mut self, conn: &quinn::Connection) -> Option<Instant> {
         let max = conn.max_datagram_size().filter(|_| self.enabled)?;
-        let path = Arc::clone(self.path.as_ref()?);
         let now = Instant::now();
+        self.read(conn, now);
+        let path = Arc::clone(self.controller.as_ref()?);
         let unanswered = path.unanswered(now);
         let patience = self.view.rtt.mul_f64(SILENCE_RTTS).max(SILENCE_MIN);
-        let silent = unanswered >= patience;
+        if self.moved.is_some_and(|at| {
+            path.answered().is_some_and(|sent| sent >= at)
+                || now.saturating_duration_since(at) > MOVING
+        }) {
+            self.moved = None;
+        }
+        // Whoever has moved does not wait to find out that nothing comes any more.
+        let silent = unanswered >= patience || self.moved.is_some();
         if silent != self.silent {
             self.silent = silent;
             path.silence(silent);
         }
-        self.read(conn, now);
         if silent {
             if let Some(probe) = self.copies.probe(&*path, max, now) {
-                send(conn, probe);
+                let room = if self.moved.is_some() { max } else { 0 };
+                send(conn, padded(probe, room));
+                self.path.copied(self.copies.made());
             }
             return Some(self.copies.next_probe(now));
         }
         while let Some(datagram) = self.copies.due(self.view, &*path, max, now) {
             send(conn, datagram);
+            self.path.copied(self.copies.made());
         }
         if self.copies.is_empty() {
             path.watch(false);
@@ -135,12 +185,31 @@ impl Repair {
         [self.copies.next_due(), watch].into_iter().flatten().min()
     }
 
+    /// Looks at the path that the connection has now.
+    fn follow(&mut self, conn: &quinn::Connection) {
+        let controller = Realtime::path(conn.congestion_state());
+        if let Some(controller) = &controller {
+            controller.silence(self.silent);
+            controller.watch(!self.copies.is_empty());
+        }
+        self.path.controlled_by(controller.clone());
+        self.controller = controller;
+    }
+
     fn read(&mut self, conn: &quinn::Connection, now: Instant) {
         if now.saturating_duration_since(self.read) < READ_EVERY {
             return;
         }
         self.read = now;
+        let remote = conn.remote_address();
+        if remote != self.remote {
+            // quinn made a new controller for the new path: the old one hears of nothing any more.
+            self.remote = remote;
+            self.path.migrated();
+            self.follow(conn);
+        }
         let stats = conn.stats().path;
+        self.path.update(&stats);
         self.estimate.update(now, stats.sent_packets, stats.lost_packets);
         self.view = PathView {
             rtt: stats.rtt,
@@ -151,13 +220,48 @@ impl Repair {
     }
 }
 
+/// Fills a datagram up with copies of nothing (three zeros each), up to a size.
+fn padded(datagram: Bytes, to: usize) -> Bytes {
+    let fill = to.saturating_sub(datagram.len()) / 3 * 3;
+    if fill == 0 {
+        return datagram;
+    }
+    let mut out = BytesMut::with_capacity(datagram.len() + fill);
+    out.extend_from_slice(&datagram);
+    out.resize(datagram.len() + fill, 0);
+    out.freeze()
+}
+
 fn send(conn: &quinn::Connection, datagram: Bytes) {
     // Where it cannot be sent the stream still carries everything.
     let _ = conn.send_datagram(datagram);
 }
 
-impl Acked for Path {
+impl Acked for congestion::Path {
     fn acked(&self, sent: Instant) -> bool {
         self.arrived(sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeway_proto::Lane;
+
+    use super::*;
+    use crate::repair::{put_copy, take_copy};
+
+    #[test]
+    fn padding_is_copies_of_nothing() {
+        let mut probe = BytesMut::new();
+        put_copy(&mut probe, Lane::CONTROL, 7, &Bytes::from_static(b"one"));
+        let probe = probe.freeze();
+        assert_eq!(padded(probe.clone(), 0), probe);
+        let mut filled = padded(probe, 1162);
+        assert!((1160..=1162).contains(&filled.len()));
+        assert_eq!(take_copy(&mut filled), Some((Lane::CONTROL, 7, Bytes::from_static(b"one"))));
+        while let Some(copy) = take_copy(&mut filled) {
+            assert_eq!(copy, (Lane::CONTROL, 0, Bytes::new()));
+        }
+        assert!(filled.is_empty());
     }
 }

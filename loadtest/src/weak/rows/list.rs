@@ -248,10 +248,7 @@ fn starts() -> Vec<Check> {
         start(from(Mode::Quic, From::Cold), rtt(2.5)),
         start(from(Mode::Tcp, From::Cold), rtt(3.5)),
         start(from(Mode::Quic, From::Warm), rtt(2.25)),
-        Check {
-            what: "clean, quic, warm return with 0-RTT: first message, p90".to_owned(),
-            ..start(from(Mode::Quic, From::Warm), rtt(1.25))
-        },
+        start(from(Mode::Quic, From::Early), rtt(1.25)),
         start(from(Mode::Tcp, From::Warm), Target::Told),
     ]
 }
