@@ -278,6 +278,7 @@ impl Session {
         let owner = route.owner(identity.kind.owner(), &place.room);
         let group = Group { owner, foreign: place.foreign, name: hash(&place.room) };
         let replaces = self.past.as_ref().and_then(|past| past.replaces);
+        self.joins.reserve_exact(1);
         self.joins.push(Join { request: join.request, group, replaces });
         let item = rooms::Join {
             session: Some(identity.session),

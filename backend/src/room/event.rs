@@ -96,10 +96,12 @@ pub enum Event {
 /// What follows from an event, in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Frames for one client, on the signal lane.
+    /// Frames for one client.
     ToSession {
         /// Whose client.
         session: SessionId,
+        /// The lane.
+        class: Class,
         /// Whole frames.
         frames: Bytes,
     },
@@ -174,19 +176,28 @@ const SCRATCH_BYTES: usize = 4096;
 const PUBLISH_BYTES: usize = 256 * 1024;
 
 impl Effects {
-    /// Frames that `encode` appends, for one client.
+    /// Frames that `encode` appends, for one client, on its signal lane.
     pub(crate) fn tell(&mut self, session: SessionId, encode: impl FnOnce(&mut BytesMut)) {
+        self.tell_on(session, Class::Signal, encode);
+    }
+
+    fn tell_on(&mut self, session: SessionId, class: Class, encode: impl FnOnce(&mut BytesMut)) {
         if self.scratch.capacity() < SCRATCH_BYTES / 16 {
             self.scratch = BytesMut::with_capacity(SCRATCH_BYTES);
         }
         encode(&mut self.scratch);
         let frames = self.scratch.split().freeze();
-        self.list.push(Effect::ToSession { session, frames });
+        self.list.push(Effect::ToSession { session, class, frames });
     }
 
+    /// What became of a message. For chat on the lane of chat, in one packet with its delivery: a
+    /// room of talkers would else send each of them two. (The reason of a refusal goes before its
+    /// ack, so those stay together.)
     pub(crate) fn ack(&mut self, session: SessionId, ack: &frame::Ack) {
         self.counts.acks[ack.class.index()][ack.status as usize] += 1;
-        self.tell(session, |out| ack.encode(out));
+        let chat = ack.class == Class::Chat && ack.status != AckStatus::Refused;
+        let lane = if chat { Class::Chat } else { Class::Signal };
+        self.tell_on(session, lane, |out| ack.encode(out));
     }
 
     /// A message that may not be sent: the ack, and an error that says why.

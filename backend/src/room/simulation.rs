@@ -246,7 +246,7 @@ impl Sim {
             Effect::Publish { class, first, count, frames } => {
                 self.publish(class, first, count, frames);
             }
-            Effect::ToSession { session, frames } => {
+            Effect::ToSession { session, frames, .. } => {
                 for frame in decode(frames) {
                     if let Frame::Ack(ack) = frame {
                         self.ack(session, &ack);

@@ -100,7 +100,7 @@ fn keyed(id: u64, key: &str, payload: &'static [u8]) -> frame::Send {
 
 fn frames_to(effects: &[Effect], to: SessionId) -> Vec<Frame> {
     let frames = effects.iter().filter_map(|e| match e {
-        Effect::ToSession { session, frames } if *session == to => Some(frames.clone()),
+        Effect::ToSession { session, frames, .. } if *session == to => Some(frames.clone()),
         _ => None,
     });
     frames.flat_map(decode).collect()

@@ -11,7 +11,7 @@ use super::{
     Reply,
     history::error_frame,
     load::{Waiting, load},
-    outbox::{stream_of, to_session},
+    outbox::{data, stream_of, to_session},
     requests::Queued,
     task::{Done, Input, OpenRoom, Shard, Slot, wall_ms},
     unreachable,
@@ -65,9 +65,9 @@ impl Shard {
 
     fn effect(&mut self, group: u64, effect: Effect) {
         match effect {
-            Effect::ToSession { session, frames } => {
-                let item = to_session(session, frames);
-                self.out.push(session.gateway, link::Stream::Control, item);
+            Effect::ToSession { session, class, frames } => {
+                let item = data(session, class, frames);
+                self.out.push(session.gateway, stream_of(class), item);
             }
             Effect::Subscribe { session, class, head, have } => {
                 let item = Item::Subscribe(link::Subscribe {

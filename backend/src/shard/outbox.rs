@@ -30,7 +30,12 @@ pub(super) fn stream_of(class: Class) -> link::Stream {
 
 /// Frames for one client, on its signal lane.
 pub(super) fn to_session(session: SessionId, frames: Bytes) -> Item {
-    let class = link::Class::Signal.into();
+    data(session, Class::Signal, frames)
+}
+
+/// Frames for one client, on the lane of a class.
+pub(super) fn data(session: SessionId, class: Class, frames: Bytes) -> Item {
+    let class = link::Class::from(class).into();
     Item::Data(link::Data { session: session.session, class, frames })
 }
 
