@@ -39,7 +39,7 @@ pub struct Args {
     /// Directory of this process's store.
     #[arg(long, value_name = "DIR", value_parser = not_empty())]
     data_dir: Option<String>,
-    /// Number of this process among those with stores of their own, 0 to 1023.
+    /// Number of this process among those with stores of their own, 0 to 63.
     #[arg(long, value_name = "N")]
     slot: Option<i64>,
     /// Name of this process in logs and to gateways.

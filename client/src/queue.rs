@@ -269,10 +269,10 @@ impl LaneIn {
         if above > SHRINKS_ABOVE {
             self.window = (self.window / 2).max(initial_credit(self.lane.class));
             // What did not fit is not tried again soon.
-            self.patience = (self.patience * 2).clamp(4, 256);
+            self.patience = (self.patience * 2).clamp(16, 1024);
             self.waits = self.patience;
         } else if above <= GROWS_WITHIN && self.waits == 0 {
-            self.window = (self.window * 2).min(WINDOW_MAX_BYTES);
+            self.window = (self.window + self.window / 2).min(WINDOW_MAX_BYTES);
         } else {
             self.waits = self.waits.saturating_sub(1);
         }
@@ -423,9 +423,9 @@ mod tests {
             lane.adapt(now);
             lane.window
         };
-        assert_eq!(round(lane, 100), 2 * CREDIT_LOW_BYTES);
-        assert_eq!(round(lane, 105), 4 * CREDIT_LOW_BYTES);
-        assert_eq!(round(lane, 120), 4 * CREDIT_LOW_BYTES);
+        assert_eq!(round(lane, 100), CREDIT_LOW_BYTES * 3 / 2);
+        assert_eq!(round(lane, 105), CREDIT_LOW_BYTES * 9 / 4);
+        assert_eq!(round(lane, 120), CREDIT_LOW_BYTES * 9 / 4);
         for _ in 0..10 {
             round(lane, 100);
         }

@@ -33,7 +33,11 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
             ctx.metrics.sessions.set(ctx.hub.sessions() as f64);
             ctx.metrics.groups.set(ctx.hub.groups() as f64);
         }
+        let (mut bytes, mut most) = (0, 0);
         for conn in conns {
+            let used = conn.outbox.with(|p| p.used());
+            bytes += used;
+            most = most.max(used);
             if let Some(path) = &conn.path
                 && conn.id % SWEEPS == round % SWEEPS
             {
@@ -57,6 +61,11 @@ pub async fn sweep(ctx: Arc<Context>, shutdown: CancellationToken) {
             } else if conn.transport == Transport::Tcp && conn.silence() > ctx.limits.idle_timeout {
                 conn.close(&ctx, CloseCode::IdleTimeout, "nothing was heard", 0);
             }
+        }
+        #[allow(clippy::cast_precision_loss)] // gauges
+        {
+            ctx.metrics.outbox_bytes.set(bytes as f64);
+            ctx.metrics.outbox_bytes_max.set(most as f64);
         }
     }
 }

@@ -19,6 +19,10 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Groups that have members here.
     pub groups: Gauge,
+    /// Bytes queued and in flight in all outboxes.
+    pub outbox_bytes: Gauge,
+    /// The same in the fullest.
+    pub outbox_bytes_max: Gauge,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -42,6 +46,8 @@ impl Default for Metrics {
             connections: gauge!("edgeway_gateway_connections"),
             sessions: gauge!("edgeway_gateway_sessions"),
             groups: gauge!("edgeway_gateway_groups"),
+            outbox_bytes: gauge!("edgeway_gateway_outbox_bytes"),
+            outbox_bytes_max: gauge!("edgeway_gateway_outbox_bytes_max"),
         }
     }
 }
@@ -76,6 +82,14 @@ fn describe() {
     describe_gauge!("edgeway_gateway_connections", "connections that are open, by transport");
     describe_gauge!("edgeway_gateway_sessions", "Sessions that are open");
     describe_gauge!("edgeway_gateway_groups", "groups that have members on this gateway");
+    describe_gauge!(
+        "edgeway_gateway_outbox_bytes",
+        "bytes queued for clients or on their way to them, once a second"
+    );
+    describe_gauge!(
+        "edgeway_gateway_outbox_bytes_max",
+        "the same of the connection that has most; gateway.limits.outbox_bytes bounds it"
+    );
     describe_gauge!(
         "edgeway_gateway_link_bytes",
         "bytes that wait for a link, by backend and stream"

@@ -80,17 +80,6 @@ impl Server {
         self.child.pid()
     }
 
-    /// Its metrics, in the text format of Prometheus.
-    pub async fn metrics(&self) -> Result<String> {
-        let mut stream = TcpStream::connect(self.http).await.context("no metrics")?;
-        // The oldest version: the answer is neither cut into chunks nor kept open after it.
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no answer for metrics")?;
-        Ok(body.to_owned())
-    }
-
     /// Fails where it is no longer running, with its last words.
     pub fn check(&mut self) -> Result<()> {
         child::with_log(self.child.check(), &self.dir.path().join("stderr.log"))
@@ -100,6 +89,23 @@ impl Server {
     pub async fn stop(self) -> Result<()> {
         self.child.stop().await
     }
+}
+
+/// The metrics of a server, in the text format of Prometheus: the sum of one over all labels that
+/// hold `label`.
+pub async fn metric(http: SocketAddr, name: &str, label: &str) -> Result<Option<f64>> {
+    let mut stream = TcpStream::connect(http).await.context("no metrics")?;
+    // The oldest version: the answer is neither cut into chunks nor kept open after it.
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (_, text) = answer.split_once("\r\n\r\n").context("no answer for metrics")?;
+    let lines = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+    });
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    Ok(values.reduce(|a, b| a + b))
 }
 
 /// The program that is measured.

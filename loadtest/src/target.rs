@@ -92,15 +92,14 @@ impl Target {
         procstat::rss_bytes_of(&self.pids)
     }
 
+    /// Where its metrics are, where they are ours to ask.
+    pub fn http(&self) -> Option<std::net::SocketAddr> {
+        self.own.as_ref().map(|own| own.http)
+    }
+
     /// What its metrics say, where they are ours to ask: the sum over all labels that hold `label`.
     pub async fn metric(&self, name: &str, label: &str) -> Option<f64> {
-        let text = self.own.as_ref()?.metrics().await.ok()?;
-        let lines = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
-        });
-        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        values.reduce(|a, b| a + b)
+        crate::server::metric(self.http()?, name, label).await.ok()?
     }
 
     /// Fails where our own is no longer running, with its last words.

@@ -13,6 +13,11 @@ use super::{
 /// Messages that make a batch a large one: some packets of them for each member.
 const LARGE_BATCH: usize = 32;
 
+/// A batch costs a packet for each member, however little is in it: each so many members more make
+/// the time from one to the next longer by the configured time, up to [`SLOWEST`] times.
+const MEMBERS_PER_BATCH: usize = 100;
+const SLOWEST: usize = 6;
+
 /// The chat of a room.
 #[derive(Debug)]
 pub(crate) struct Chat {
@@ -26,8 +31,7 @@ pub(crate) struct Chat {
     waiting: Vec<Candidate>,
     waiting_bytes: usize,
     flushed: Option<Duration>,
-    /// From one batch to the next: `batch`, and up to three times that after a large one. A
-    /// batch costs a packet for each member, however little is in it.
+    /// From one batch to the next: `batch`, and longer in a large room or after a large one.
     pause: Duration,
     batch: Duration,
     /// Reused between ticks.
@@ -155,7 +159,7 @@ impl Room {
         chat.policy.choose(now.since_start, &chat.speakers, &mut chat.chosen);
         let forwarded = chat.chosen.iter().filter(|yes| **yes).count();
         chat.shed += (waiting.len() - forwarded) as u64;
-        chat.pause = chat.batch * if forwarded > LARGE_BATCH { 3 } else { 1 };
+        chat.pause = pause(chat.batch, self.members.sessions(), forwarded);
         let first = chat.head().next();
         let mut frames = BytesMut::new();
         let mut ends = Vec::with_capacity(forwarded);
@@ -192,6 +196,13 @@ impl Room {
     }
 }
 
+/// From a batch of so many messages for so many members to the next.
+fn pause(batch: Duration, members: usize, forwarded: usize) -> Duration {
+    let room = (1 + members / MEMBERS_PER_BATCH).min(SLOWEST);
+    let load = if forwarded > LARGE_BATCH { 3 } else { 1 };
+    batch * u32::try_from(room.max(load)).unwrap_or(1)
+}
+
 impl Candidate {
     /// The delivery; takes what the candidate holds.
     fn deliver(&mut self, group: u64, seq: Seq, shed: u64) -> frame::Deliver {
@@ -206,5 +217,18 @@ impl Candidate {
             key: Text::default(),
             payload: std::mem::take(&mut self.payload).into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_room_is_sent_fewer_and_larger_batches() {
+        let batch = Duration::from_millis(20);
+        let ms = |members, forwarded| pause(batch, members, forwarded).as_millis();
+        assert_eq!((ms(2, 1), ms(99, 32), ms(99, 33)), (20, 20, 60));
+        assert_eq!((ms(100, 1), ms(500, 2), ms(50_000, 500)), (40, 120, 120));
     }
 }

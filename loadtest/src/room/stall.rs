@@ -1,6 +1,6 @@
 //! Members who stop reading for a while: what it costs the server, and what they get later.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use edgeway_client::Class;
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{Args, shared::Shared};
-use crate::{audit::Audit, procstat, report::Report, target::Target};
+use crate::{audit::Audit, procstat, report::Report, server, target::Target};
 
 /// How often it is looked whether they have caught up, and for how long at most.
 const LOOK: Duration = Duration::from_millis(10);
@@ -38,6 +38,8 @@ struct Seen {
     /// Once a second from the beginning of the load to the end of the stall: how memory grew
     /// before tells how much of the growth is not the stall's.
     rss_bytes: Vec<u64>,
+    /// The fullest outbox of the gateway, in the same way.
+    outbox_bytes: Vec<u64>,
     /// What they had not got when they began to read again, by class.
     owed: [u64; 2],
     caught_up: Option<Duration>,
@@ -55,8 +57,8 @@ impl Stall {
         shared: &Arc<Shared>,
     ) -> Option<Self> {
         let times = times(args, start)?;
-        let (pids, members) = (target.pids.clone(), args.stall.into());
-        let task = tokio::spawn(stall(times, pids, members, Arc::clone(shared)));
+        let watched = Watched { pids: target.pids.clone(), http: target.http() };
+        let task = tokio::spawn(stall(times, watched, args.stall.into(), Arc::clone(shared)));
         Some(Self { task, shared: Arc::clone(shared) })
     }
 
@@ -94,6 +96,8 @@ impl Stall {
                 "rss_bytes_at_end": seen.rss_bytes_at_end,
                 "rss_bytes_each_second": seen.rss_bytes,
                 "rss_growth_bytes_per_member": grown / members as f64,
+                "outbox_bytes_max_each_second": seen.outbox_bytes,
+                "outbox_bytes_max": seen.outbox_bytes.iter().max(),
                 "owed_signals": seen.owed[0],
                 "owed_strokes": seen.owed[1],
                 "caught_up_ms": seen.caught_up.map(|took| took.as_secs_f64() * 1e3),
@@ -106,16 +110,16 @@ impl Stall {
 
 async fn stall(
     (from, to): (Instant, Instant),
-    pids: Vec<u32>,
+    watched: Watched,
     members: u64,
     shared: Arc<Shared>,
 ) -> Result<Seen> {
-    let mut rss_bytes = Vec::new();
-    watch(&pids, from, &mut rss_bytes).await?;
-    let rss_bytes_at_start = procstat::rss_bytes_of(&pids)?;
+    let (mut rss_bytes, mut outbox_bytes) = (Vec::new(), Vec::new());
+    watched.until(from, &mut rss_bytes, &mut outbox_bytes).await?;
+    let rss_bytes_at_start = procstat::rss_bytes_of(&watched.pids)?;
     shared.stop.send_replace(true);
-    watch(&pids, to, &mut rss_bytes).await?;
-    let rss_bytes_at_end = procstat::rss_bytes_of(&pids)?;
+    watched.until(to, &mut rss_bytes, &mut outbox_bytes).await?;
+    let rss_bytes_at_end = procstat::rss_bytes_of(&watched.pids)?;
     let audit = &shared.stalled;
     let owed = RELIABLE.map(|class| missing(audit, class, members));
     // What is sent from now on comes live.
@@ -130,16 +134,29 @@ async fn stall(
         }
         sleep(LOOK).await;
     }
-    Ok(Seen { rss_bytes_at_start, rss_bytes_at_end, rss_bytes, owed, caught_up })
+    Ok(Seen { rss_bytes_at_start, rss_bytes_at_end, rss_bytes, outbox_bytes, owed, caught_up })
 }
 
-/// Notes resident memory once a second.
-async fn watch(pids: &[u32], until: Instant, rss_bytes: &mut Vec<u64>) -> Result<()> {
-    while Instant::now() < until {
-        rss_bytes.push(procstat::rss_bytes_of(pids)?);
-        sleep_until(until.min(Instant::now() + Duration::from_secs(1))).await;
+/// Whose memory is looked at.
+struct Watched {
+    pids: Vec<u32>,
+    http: Option<SocketAddr>,
+}
+
+impl Watched {
+    /// Notes resident memory and the fullest outbox once a second.
+    async fn until(&self, end: Instant, rss: &mut Vec<u64>, outbox: &mut Vec<u64>) -> Result<()> {
+        while Instant::now() < end {
+            rss.push(procstat::rss_bytes_of(&self.pids)?);
+            if let Some(http) = self.http {
+                let most = server::metric(http, "edgeway_gateway_outbox_bytes_max", "").await?;
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bytes
+                outbox.push(most.unwrap_or(0.0) as u64);
+            }
+            sleep_until(end.min(Instant::now() + Duration::from_secs(1))).await;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn missing(audit: &Audit, class: Class, members: u64) -> u64 {
