@@ -15,6 +15,7 @@
 //! | requests without an answer | 256 | [`RequestError::TooMany`] |
 //! | frames of raw Sessions | 64 KiB a lane | [`SendError::Full`] |
 
+mod after;
 mod beside;
 mod client;
 mod config;

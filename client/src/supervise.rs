@@ -5,18 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeway_proto::{CloseCode, Return, frame::param};
+use edgeway_proto::{CloseCode, frame::param};
 use edgeway_transport::{End, Stop, Transport};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ClientConfig, ConnectError, Event,
+    after::{After, after_end, again, verdict},
     beside::Beside,
     connect::{Found, connect},
     connector::Connector,
     core::{Core, GoAway, param_of},
-    error::after,
     greet::{Established, Flight, Resume},
     memory::PROVEN,
     pulse::{Pulse, server_idle},
@@ -30,13 +30,6 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// After a connection that lasted so long delays begin anew.
 const GOOD: Duration = Duration::from_secs(30);
-
-/// How long after a race the login of the loser may still reach the server and push this
-/// connection out.
-const RACE_ECHO: Duration = Duration::from_secs(10);
-
-/// The delay before coming back where the code asks for one and names none.
-const BACKOFF: Duration = Duration::from_secs(1);
 
 /// How long a close may take: the peer is told or cannot be.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,14 +48,6 @@ pub(crate) struct Supervisor {
     pub(crate) device: String,
     /// From the last login.
     pub(crate) resume: Option<Resume>,
-}
-
-/// What comes after a connection.
-enum After {
-    /// A new connection, after a delay; where the server said so, at another place.
-    Again { reason: String, delay: Option<Duration>, endpoint: Option<String> },
-    /// Nothing.
-    Over(CloseCode, String),
 }
 
 /// How a connection ended for its client.
@@ -376,49 +361,5 @@ impl Supervisor {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut writer.0).await;
         }
         after_end(end, raced, begun)
-    }
-}
-
-fn again(reason: String) -> After {
-    After::Again { reason, delay: None, endpoint: None }
-}
-
-fn after_end(end: End, raced: bool, begun: Instant) -> After {
-    match end {
-        End::Peer { code: CloseCode::Replaced, reason, .. }
-            if raced && begun.elapsed() < RACE_ECHO =>
-        {
-            // Most likely by this client's own login over the transport that lost the race.
-            again(reason)
-        }
-        End::Peer { code, reason, retry_after_ms } => match code.may_return() {
-            // A server that ends with this code is done; the app did not ask for it.
-            _ if code == CloseCode::Normal => again("closed by the server".into()),
-            Return::No => After::Over(code, reason),
-            Return::Now => again(format!("{code}: {reason}")),
-            Return::Backoff => {
-                let delay = Some(after(retry_after_ms).unwrap_or(BACKOFF));
-                After::Again { reason: format!("{code}: {reason}"), delay, endpoint: None }
-            }
-        },
-        // What a server sends by mistake today it may not send tomorrow.
-        End::Stopped(stop) => After::Again {
-            reason: format!("the server broke the protocol: {}", stop.reason),
-            delay: Some(BACKOFF),
-            endpoint: None,
-        },
-        End::Lost(reason) => again(reason),
-        End::Local => again("closed by this end".into()),
-    }
-}
-
-/// The code of an error after which no other try may succeed.
-fn verdict(e: &ConnectError) -> Option<CloseCode> {
-    match e {
-        ConnectError::LoginFailed { .. } => Some(CloseCode::LoginFailed),
-        ConnectError::VersionUnsupported { .. } => Some(CloseCode::Version),
-        ConnectError::Refused { code, .. } if code.may_return() == Return::No => Some(*code),
-        // A certificate can be put right, a name come back, while the app runs.
-        _ => None,
     }
 }
