@@ -67,7 +67,12 @@ impl Access {
         }
         let keeps = opened.keeps();
         let link = Arc::clone(link);
-        if !self.0.table.insert(Entry { link, session: opened, standing: Standing::Live, grace }) {
+        if !self.0.table.insert(Entry {
+            link,
+            session: Box::new(opened),
+            standing: Standing::Live,
+            grace,
+        }) {
             let reason = "the gateway opened the Session twice".to_owned();
             self.end(session, None).await;
             return Err(Fatal { code: CloseCode::Protocol, reason });
@@ -103,7 +108,12 @@ impl Access {
         let mut session = Session::new(identity, self.0.rooms_max);
         session.begin_early(names);
         let link = Arc::clone(link);
-        if !self.0.table.insert(Entry { link, session, standing: Standing::Early, grace }) {
+        if !self.0.table.insert(Entry {
+            link,
+            session: Box::new(session),
+            standing: Standing::Early,
+            grace,
+        }) {
             let reason = "the gateway opened the Session twice".to_owned();
             return Err(Fatal { code: CloseCode::Protocol, reason });
         }

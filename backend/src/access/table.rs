@@ -33,7 +33,8 @@ const KEPT_MAX: usize = 250_000;
 /// A Session and the link that its client is behind.
 pub(super) struct Entry {
     pub(super) link: Arc<Link>,
-    pub(super) session: Session,
+    /// Boxed: a table keeps room for entries that it does not have.
+    pub(super) session: Box<Session>,
     pub(super) standing: Standing,
     /// How long it is kept when its connection is lost; zero for not at all.
     pub(super) grace: Duration,

@@ -11,6 +11,10 @@ pub(crate) enum Repaired {
     Stroke,
 }
 
+/// Round trips below this are of the same building: the copy that follows a missing answer comes
+/// soon enough.
+const NEAR: Duration = Duration::from_millis(5);
+
 /// What is known of a path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PathView {
@@ -30,6 +34,8 @@ pub(crate) fn stages(path: PathView, what: Repaired) -> impl Iterator<Item = Dur
     let ms = Duration::from_millis;
     let early: &[u64] = match what {
         _ if !path.doubtful => &[],
+        // Nothing speaks for loss but that little was sent, and an answer is near: it is waited for.
+        _ if path.loss == 0.0 && path.rtt < NEAR => &[],
         // Nothing else is sent: two copies are all that three times the bytes allow.
         Repaired::Signal if !path.busy => &[10, 25],
         // A signal a second beside strokes and chat: its copies cost a tenth of the bytes. The
@@ -87,6 +93,14 @@ mod tests {
         assert!(copies(0.01) < copies(0.1));
         let copies = |loss| early(view(loss, true, true), Repaired::Stroke);
         assert_eq!((copies(0.001), copies(0.05), copies(0.2)), (0, 1, 2));
+    }
+
+    #[test]
+    fn a_near_path_that_loses_nothing_is_sent_a_copy_only_where_no_answer_comes() {
+        let near = PathView { rtt: Duration::from_millis(1), ..view(0.0, true, false) };
+        assert_eq!(early(near, Repaired::Signal), 0);
+        assert_eq!(stages(near, Repaired::Signal).next(), Some(Duration::from_millis(30)));
+        assert_eq!(early(PathView { loss: 0.02, ..near }, Repaired::Signal), 2);
     }
 
     #[test]
