@@ -158,7 +158,13 @@ impl Gateway {
         for listener in [tcp, plain].into_iter().flatten() {
             loops.spawn(listen::tcp(Arc::clone(&ctx), listener, accepting.clone()));
         }
-        let ending = tokio::spawn(ctx.turns.clone().end_overdue());
+        let (turns, ended) = (ctx.turns.clone(), linked.clone());
+        links.spawn(async move {
+            tokio::select! {
+                () = turns.end_overdue() => {}
+                () = ended.cancelled() => {}
+            }
+        });
         loops.spawn(drain::sweep(Arc::clone(&ctx), accepting.clone()));
         shutdown.cancelled().await;
 
@@ -175,7 +181,6 @@ impl Gateway {
         if let Some(listener) = quic {
             let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
         }
-        ending.abort();
     }
 }
 
