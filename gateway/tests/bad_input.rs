@@ -206,7 +206,8 @@ over! {
             let mut client = Client::connect(&world.edge, via).await;
             let hello = Hello { version_min, version_max, ..Hello::default() };
             client.control(hello.to_bytes()).await;
-            let End::Peer { code, reason, .. } = client.end().await else { panic!("no close") };
+            let end = client.end().await;
+            let End::Peer { code, reason, .. } = end else { panic!("no close: {end:?}") };
             assert_eq!(code, CloseCode::Version);
             assert!(reason.contains("this server speaks") && reason.contains('1'), "{reason}");
         }
@@ -237,7 +238,8 @@ over! {
         client.control(login("ada", "wrong")).await;
         // What came with it waits for a login that never succeeds.
         client.try_send(SIGNAL, Open { session: 1, kind: "chat".into(), headers: vec![] }.to_bytes()).await;
-        let End::Peer { code, reason, .. } = client.end().await else { panic!("no close") };
+        let end = client.end().await;
+        let End::Peer { code, reason, .. } = end else { panic!("no close: {end:?}") };
         assert_eq!((code, reason.as_str()), (CloseCode::LoginFailed, "wrong password"));
 
         let mut client = Client::connect(&world.edge, via).await;

@@ -138,7 +138,8 @@ over! {
             // It went beyond with its last frame, as it may.
             client.is_well().await;
             client.try_send(lane, send(class, 2, 1)).await;
-            let End::Peer { code, reason, .. } = client.end().await else { panic!("no close") };
+            let end = client.end().await;
+            let End::Peer { code, reason, .. } = end else { panic!("no close: {end:?}") };
             assert_eq!(code, CloseCode::CreditExceeded, "{class}");
             assert!(reason.contains(class.name()), "{reason}");
         }

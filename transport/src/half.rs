@@ -251,7 +251,7 @@ impl Sender {
     /// cannot be.
     pub async fn close(self, code: CloseCode, reason: &str, retry_after_ms: u64) {
         match self {
-            Self::Quic(sender) => sender.close(code, reason),
+            Self::Quic(sender) => sender.close(code, reason, retry_after_ms).await,
             Self::Tcp(sender) => sender.close(code, reason, retry_after_ms).await,
         }
     }
@@ -260,7 +260,7 @@ impl Sender {
     /// QUIC, whose streams do not share it, can still say why.
     pub fn abandon(self, code: CloseCode, reason: &str) {
         if let Self::Quic(sender) = self {
-            sender.close(code, reason);
+            sender.abandon(code, reason);
         }
     }
 

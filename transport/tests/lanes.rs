@@ -290,8 +290,7 @@ async fn a_close_reaches_the_other_end_with_code_and_reason() {
                 (CloseCode::GoingAway, "the night shift"),
                 "{via:?}"
             );
-            // QUIC's own close has no place for it.
-            assert_eq!(retry_after_ms, if via == Via::Quic { 0 } else { 250 }, "{via:?}");
+            assert_eq!(retry_after_ms, 250, "{via:?}");
         }
     }
 }

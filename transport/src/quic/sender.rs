@@ -1,24 +1,37 @@
 //! The writing half of a QUIC connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use edgeway_proto::{Class, CloseCode, Lane, frame::LaneStart};
+use edgeway_proto::{
+    Class, CloseCode, Lane,
+    frame::{Close, LaneStart},
+    limits::REASON_BYTES,
+};
 use parking_lot::Mutex;
 use quinn::{ConnectionError, SendStream, Side};
 
 use super::{Handover, early::Farewell, priority, wire_code};
 use crate::{Path, SendError, repair::Repair};
 
+/// How long a peer that acknowledges nothing is given for the last word, beside four round trips: two
+/// repeats of it, each after a probe time-out of a round trip and a delayed acknowledgement.
+const LAST_WORD: Duration = Duration::from_millis(100);
+
 /// Writes to the lanes of a connection.
 #[derive(Debug)]
 pub struct Sender {
+    /// For when it is dropped. First, since fields are dropped in order: streams that are dropped are
+    /// finished, and a Session whose stream ends before the connection does has been left.
+    _farewell: Option<Arc<Farewell>>,
     conn: quinn::Connection,
     shared: Arc<Mutex<Handover>>,
     streams: Vec<(Lane, SendStream)>,
     repair: Repair,
-    /// For when it is dropped.
-    _farewell: Option<Arc<Farewell>>,
 }
 
 impl Sender {
@@ -29,7 +42,7 @@ impl Sender {
         farewell: Option<Arc<Farewell>>,
     ) -> Self {
         let repair = Repair::new(&conn, path);
-        Self { conn, shared, streams: Vec::new(), repair, _farewell: farewell }
+        Self { _farewell: farewell, conn, shared, streams: Vec::new(), repair }
     }
 
     pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
@@ -87,7 +100,37 @@ impl Sender {
         });
     }
 
-    pub(crate) fn close(self, code: CloseCode, reason: &str) {
+    /// Says why on the control lane first, where that has begun: what is said there is sent until it
+    /// has arrived, and can say when to come back. `CONNECTION_CLOSE` is sent once, and where it is lost,
+    /// or overtaken in the peer by a stateless reset, the peer never learns the reason.
+    pub(crate) async fn close(mut self, code: CloseCode, reason: &str, retry_after_ms: u64) {
+        let patience = self.conn.rtt() * 4 + LAST_WORD;
+        let said = tokio::time::timeout(patience, self.last_word(code, reason, retry_after_ms));
+        let _ = said.await;
+        self.abandon(code, reason);
+    }
+
+    /// Returns when the peer has it, or has closed the connection.
+    async fn last_word(&mut self, code: CloseCode, reason: &str, retry_after_ms: u64) {
+        let begun = self.streams.iter().any(|(lane, _)| lane.is_control())
+            || self.shared.lock().sends.iter().any(|(session, _)| *session == 0);
+        if !begun {
+            return;
+        }
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES)];
+        let frame = Close { code: code.code(), retry_after_ms, reason: reason.into() };
+        if self.send(Lane::CONTROL, &mut [frame.to_bytes()]).await.is_err() {
+            return;
+        }
+        let Some((_, stream)) = self.streams.iter_mut().find(|(lane, _)| lane.is_control()) else {
+            return;
+        };
+        let _ = stream.finish();
+        let _ = stream.stopped().await;
+    }
+
+    /// Closes at once.
+    pub(crate) fn abandon(self, code: CloseCode, reason: &str) {
         self.conn.close(wire_code(code), reason.as_bytes());
     }
 
