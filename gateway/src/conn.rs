@@ -10,7 +10,7 @@ use std::{
 };
 
 use edgeway_proto::CloseCode;
-use edgeway_transport::{Connection, Early, End, Stop, Transport};
+use edgeway_transport::{Connection, Early, End, Receiver, Stop, Transport};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -117,40 +117,56 @@ impl Conn {
 }
 
 /// Serves a connection until it ends. What it registered is taken back by guards.
-pub async fn serve(ctx: Arc<Context>, mut connection: Connection) {
+///
+/// Not an `async fn`: such a future keeps its arguments beside what became of them, and this one lives
+/// as long as the connection.
+pub fn serve(ctx: Arc<Context>, connection: Connection) -> impl Future<Output = ()> + Send {
     let conn = Arc::new(Conn::new(&ctx, &connection));
-    let _registered = ctx.registry.add(&conn);
-    let sender = connection.sender;
+    let Connection { mut receiver, sender, early, .. } = connection;
     let outbox = Arc::clone(&conn.outbox);
     let writer = writer::run(sender, outbox, ctx.turns.clone(), Arc::clone(&ctx.metrics));
     let mut writer = Abort(tokio::spawn(writer));
     let mut reader = Reader::new(Arc::clone(&ctx), Arc::clone(&conn));
-    if let Some(early) = connection.early.take() {
+    if let Some(early) = early {
         let confirming = confirm(Arc::clone(&ctx), Arc::clone(&conn), reader.sessions(), early);
         ctx.tracker.spawn(confirming);
     }
-    let end = tokio::select! {
-        end = connection.receiver.run(&mut reader) => Some(end),
-        _ = &mut writer.0 => None,
-    };
-    if has_left(end.as_ref(), &conn) {
-        reader.leave();
+    async move {
+        let _registered = ctx.registry.add(&conn);
+        let end = tokio::select! {
+            end = receiver.run(&mut reader) => Some(end),
+            _ = &mut writer.0 => None,
+        };
+        if has_left(end.as_ref(), &conn) {
+            reader.leave();
+        }
+        // Sessions end now, not when the last words have been said.
+        drop(reader);
+        // Boxed, like all that is rare.
+        Box::pin(last_words(&ctx, &conn, end, &mut writer, &mut receiver)).await;
     }
-    // Sessions end now, not when the last words have been said.
-    drop(reader);
+}
+
+/// Tells the client why, where it does not know, and lets it hear that.
+async fn last_words(
+    ctx: &Context,
+    conn: &Conn,
+    end: Option<End>,
+    writer: &mut Abort,
+    receiver: &mut Receiver,
+) {
     if let Some(path) = &conn.path {
         ctx.paths.sample(path);
     }
     match end {
         Some(End::Stopped(Stop { code, reason })) => {
-            conn.close(&ctx, code, &reason, 0);
-            // Boxed, like all that is rare: this task lives as long as the connection.
-            let _ = Box::pin(tokio::time::timeout(LAST_WORDS, &mut writer.0)).await;
-            let _ = Box::pin(tokio::time::timeout(LAST_WORDS, connection.receiver.drain())).await;
+            conn.close(ctx, code, &reason, 0);
+            let _ = tokio::time::timeout(LAST_WORDS, &mut writer.0).await;
+            let _ = tokio::time::timeout(LAST_WORDS, receiver.drain()).await;
         }
         // The writer has closed the connection, or found it broken.
         None => {
-            let _ = Box::pin(tokio::time::timeout(LAST_WORDS, connection.receiver.drain())).await;
+            let _ = tokio::time::timeout(LAST_WORDS, receiver.drain()).await;
         }
         Some(end) => debug!(connection = conn.id, ?end, "ended"),
     }

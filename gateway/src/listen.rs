@@ -3,7 +3,8 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use edgeway_transport::{QuicListener, TcpListener};
+use edgeway_transport::{AcceptError, Connection, QuicListener, TcpListener};
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -68,24 +69,35 @@ pub async fn tcp(ctx: Arc<Context>, listener: TcpListener, shutdown: Cancellatio
     }
 }
 
-async fn serve(
+/// Not an `async fn`: such a future keeps its arguments beside what became of them, and this one lives
+/// as long as the connection.
+fn serve(
     ctx: Arc<Context>,
-    handshake: impl Future<
-        Output = Result<edgeway_transport::Connection, edgeway_transport::AcceptError>,
-    >,
+    handshake: impl Future<Output = Result<Connection, AcceptError>> + Send,
     admission: Admission,
-) {
-    // Boxed: its state is large and short-lived, and this task lives as long as the connection.
-    let handshake = Box::pin(handshake);
-    match tokio::time::timeout(ctx.limits.handshake_timeout, handshake).await {
-        Ok(Ok(connection)) => conn::serve(ctx, connection).await,
+) -> impl Future<Output = ()> + Send {
+    // Boxed: its state is large and short-lived.
+    let handshake = Box::pin(tokio::time::timeout(ctx.limits.handshake_timeout, handshake));
+    async move {
+        let _admission = admission;
+        let Some(serving) = established(ctx, handshake.await) else { return };
+        serving.await;
+    }
+}
+
+fn established(
+    ctx: Arc<Context>,
+    handshake: Result<Result<Connection, AcceptError>, Elapsed>,
+) -> Option<impl Future<Output = ()> + Send> {
+    match handshake {
+        Ok(Ok(connection)) => return Some(conn::serve(ctx, connection)),
         Ok(Err(e)) => {
             ctx.metrics.refused("handshake");
             debug!(error = %e, "handshake failed");
         }
         Err(_) => ctx.metrics.refused("handshake_timeout"),
     }
-    drop(admission);
+    None
 }
 
 /// Whether an error of `accept` is about one connection, so that the next may be fine.

@@ -19,7 +19,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
     metrics::Metrics,
-    outbox::{Next, Outbox, Policy, Work},
+    outbox::{Closing, Next, Outbox, Policy, Work},
     turns::{TURN_BYTES, Turns, WORTH_HOLDING},
 };
 
@@ -27,51 +27,92 @@ use crate::{
 const STUCK: Duration = Duration::from_secs(1);
 
 /// Writes until the connection is closed, by either side.
-pub async fn run(mut sender: Sender, outbox: Arc<Outbox>, turns: Turns, metrics: Arc<Metrics>) {
+///
+/// Not an `async fn`: such a future keeps its arguments beside what became of them, and this one lives
+/// as long as the connection.
+pub fn run(
+    mut sender: Sender,
+    outbox: Arc<Outbox>,
+    turns: Turns,
+    metrics: Arc<Metrics>,
+) -> impl Future<Output = ()> + Send {
     let mut frames = Vec::new();
     let mut waits = Waits { turns, turn: None, owed: None, tending: None };
-    loop {
-        match next(&mut sender, &outbox, &mut waits, &mut frames).await {
-            Next::High(Work::Write(lane)) => {
-                metrics.written(lane.class);
-                let done = {
-                    let mut write = pin!(write(&mut sender, lane, &mut frames));
-                    match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-                        Poll::Ready(done) => done,
-                        Poll::Pending => {
-                            // It must not be given a turn while it cannot use one.
-                            waits.turn = None;
-                            // Boxed, like all that is rare: its state is large.
-                            Box::pin(unless_stuck(&outbox, write)).await
-                        }
+    async move {
+        loop {
+            let (lane, turn) = match next(&mut sender, &outbox, &mut waits, &mut frames).await {
+                Next::High(Work::Write(lane)) => (lane, None),
+                Next::Low => {
+                    let turn = waits.take_turn();
+                    match outbox.take_low(TURN_BYTES, &mut frames) {
+                        Some(Work::Write(lane)) => (lane, turn),
+                        _ => continue,
                     }
-                };
-                if !done {
-                    return give_up(sender, &outbox);
                 }
-                frames.clear();
-            }
-            Next::High(Work::EnableRepair) => sender.enable_repair(),
-            Next::High(Work::Finish(session)) => sender.finish(session),
-            Next::High(Work::Close(closing)) => {
-                let close = sender.close(closing.code, &closing.reason, closing.retry_after_ms);
-                let _ = Box::pin(tokio::time::timeout(STUCK, close)).await;
-                return;
-            }
-            Next::Low => {
-                if !low(&mut sender, &outbox, &mut waits, &metrics, &mut frames).await {
-                    return give_up(sender, &outbox);
+                Next::High(Work::EnableRepair) => {
+                    sender.enable_repair();
+                    continue;
                 }
+                Next::High(Work::Finish(session)) => {
+                    sender.finish(session);
+                    continue;
+                }
+                Next::High(Work::Close(closing)) => {
+                    // Boxed, like all that is rare: its state is large.
+                    Box::pin(close(sender, closing)).await;
+                    return;
+                }
+                Next::Owed(due) => {
+                    let sleep = tokio::time::sleep_until(Instant::from_std(due));
+                    waits.owed = Some(Box::pin(sleep));
+                    continue;
+                }
+            };
+            metrics.written(lane.class);
+            if !write(&mut sender, &outbox, &mut waits, lane, turn, &mut frames).await {
+                return give_up(sender, &outbox);
             }
-            Next::Owed(due) => {
-                let sleep = tokio::time::sleep_until(Instant::from_std(due));
-                waits.owed = Some(Box::pin(sleep));
-            }
+            frames.clear();
         }
     }
 }
 
-async fn write(sender: &mut Sender, lane: Lane, frames: &mut [Bytes]) -> bool {
+/// Writes frames, strokes and chat in this connection's turn. False where the connection is over.
+async fn write(
+    sender: &mut Sender,
+    outbox: &Arc<Outbox>,
+    waits: &mut Waits,
+    lane: Lane,
+    turn: Option<OwnedSemaphorePermit>,
+    frames: &mut [Bytes],
+) -> bool {
+    let bytes = turn.as_ref().map_or(0, |_| frames.iter().map(Bytes::len).sum::<usize>());
+    let mut hand_over = pin!(hand_over(sender, lane, frames));
+    match poll_fn(|cx| Poll::Ready(hand_over.as_mut().poll(cx))).await {
+        Poll::Ready(written) => {
+            if let Some(turn) = turn
+                && bytes >= WORTH_HOLDING
+            {
+                waits.turns.hold(turn, outbox);
+            }
+            written
+        }
+        Poll::Pending => {
+            // A client that takes no more must not keep the others waiting, nor be given a turn
+            // while it cannot use one.
+            drop(turn);
+            waits.turn = None;
+            Box::pin(unless_stuck(outbox, hand_over)).await
+        }
+    }
+}
+
+async fn close(sender: Sender, closing: Closing) {
+    let close = sender.close(closing.code, &closing.reason, closing.retry_after_ms);
+    let _ = tokio::time::timeout(STUCK, close).await;
+}
+
+async fn hand_over(sender: &mut Sender, lane: Lane, frames: &mut [Bytes]) -> bool {
     sender.send(lane, frames).await.is_ok() && sender.flush().await.is_ok()
 }
 
@@ -188,38 +229,4 @@ fn tend(sender: &mut Sender, tending: &mut Timer, cx: &mut Context<'_>) {
             None => *tending = Some(Box::pin(tokio::time::sleep_until(due))),
         }
     }
-}
-
-/// Writes strokes or chat in this connection's turn. False where the connection is over.
-async fn low(
-    sender: &mut Sender,
-    outbox: &Arc<Outbox>,
-    waits: &mut Waits,
-    metrics: &Metrics,
-    frames: &mut Vec<Bytes>,
-) -> bool {
-    let turn = waits.take_turn();
-    let Some(Work::Write(lane)) = outbox.take_low(TURN_BYTES, frames) else { return true };
-    metrics.written(lane.class);
-    let bytes: usize = frames.iter().map(Bytes::len).sum();
-    let written = {
-        let mut write = pin!(write(sender, lane, frames));
-        match poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await {
-            Poll::Ready(written) => {
-                if let Some(turn) = turn
-                    && bytes >= WORTH_HOLDING
-                {
-                    waits.turns.hold(turn, outbox);
-                }
-                written
-            }
-            Poll::Pending => {
-                // A client that takes no more must not keep the others waiting.
-                drop(turn);
-                Box::pin(unless_stuck(outbox, write)).await
-            }
-        }
-    };
-    frames.clear();
-    written
 }
