@@ -129,8 +129,9 @@ impl Shared {
         result
     }
 
-    /// What the writer does next, and when it is to look again without being told.
-    pub(crate) fn next_write(&self) -> (Option<Write>, Option<Instant>) {
+    /// What the writer does next, and when it is to look again without being told. `low` is false while
+    /// strokes and chat are held back.
+    pub(crate) fn next_write(&self, low: bool) -> (Option<Write>, Option<Instant>) {
         let mut core = self.core.lock();
         let now = Instant::now();
         if core.next_timeout().is_some_and(|at| at <= now) {
@@ -139,7 +140,7 @@ impl Shared {
             let _ = self.pass_on(&mut core);
         }
         self.queue.grants(|lane, total| core.grant(lane, total));
-        let write = core.next_write(now);
+        let write = core.next_write(now, low);
         if let Some(Write::Finish(session)) = write {
             self.queue.close(session);
         }

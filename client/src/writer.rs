@@ -45,7 +45,9 @@ pub(crate) async fn write(
         if sender.tend_sooner() || tend.is_some_and(|due| due <= Instant::now()) {
             tend = sender.tend();
         }
-        let (write, timeout) = shared.next_write();
+        // Into a silence go only signals: what else was lost there would hold up what comes after it, and a
+        // small packet that is first on a path that the server does not know yet lets it answer little.
+        let (write, timeout) = shared.next_write(!sender.is_silent());
         let done = match write {
             Some(Write::Frames(lane, bytes)) => {
                 unflushed = true;

@@ -91,6 +91,15 @@ impl Path {
         }
     }
 
+    /// Since when [`unanswered`](Self::unanswered) counts: what is sent from then on and acknowledged
+    /// ends the silence.
+    pub(crate) fn unanswered_since(&self) -> Option<Instant> {
+        match self.unanswered_us.load(Ordering::Relaxed) {
+            0 => None,
+            us => Some(self.origin + Duration::from_micros(us)),
+        }
+    }
+
     /// When the latest packet was sent that has been acknowledged. What was sent after a change of the
     /// network and is acknowledged shows that the path is there; a late ack does not.
     #[must_use]

@@ -144,9 +144,11 @@ impl Lanes {
         self.lanes.iter().any(|l| l.lane.session == session)
     }
 
-    /// The most urgent lane that has something and may send it. Goes behind its equals.
-    pub(crate) fn next(&mut self) -> Option<Lane> {
-        let at = self.lanes.iter().position(OutLane::open)?;
+    /// The most urgent lane that has something and may send it, of strokes and chat only where `low`.
+    /// Goes behind its equals.
+    pub(crate) fn next(&mut self, low: bool) -> Option<Lane> {
+        let may = |l: &OutLane| l.open() && (low || l.lane.class == Class::Signal);
+        let at = self.lanes.iter().position(may)?;
         let class = self.lanes[at].lane.class;
         let end = self.lanes.partition_point(|l| l.lane.class <= class);
         let lane = self.lanes[at].lane;
@@ -180,13 +182,14 @@ mod tests {
             lanes.frame(Lane::new(1, class), Bytes::from_static(b"x"));
         }
         let mut seen = Vec::new();
-        while let Some(lane) = lanes.next() {
+        while let Some(lane) = lanes.next(true) {
             seen.push(lane.class);
             lanes.lane(lane).took(10);
         }
         assert_eq!(seen, [Class::Signal, Class::Binary, Class::Chat]);
         lanes.credit(Lane::new(1, Class::Chat), 20);
-        assert_eq!(lanes.next(), Some(Lane::new(1, Class::Chat)));
+        assert_eq!(lanes.next(false), None, "held back");
+        assert_eq!(lanes.next(true), Some(Lane::new(1, Class::Chat)));
     }
 
     #[test]
@@ -198,7 +201,7 @@ mod tests {
         }
         let order: Vec<u8> = (0..4)
             .filter_map(|_| {
-                let lane = lanes.next()?;
+                let lane = lanes.next(true)?;
                 lanes.lane(lane).queue.pop_front();
                 Some(lane.session)
             })

@@ -186,7 +186,7 @@ impl Sim {
     /// Takes all that the client has written.
     fn up(&mut self) -> bool {
         let mut any = false;
-        while let Some(write) = self.core.next_write(self.now) {
+        while let Some(write) = self.core.next_write(self.now, true) {
             any = true;
             if let Write::Frames(_, mut bytes) = write {
                 while let Some(frame) = split(&mut bytes).unwrap() {
@@ -471,7 +471,7 @@ proptest! {
             let frame = split(&mut Bytes::from(bytes)).unwrap().unwrap();
             let lane = if lane == 3 { Lane::CONTROL } else { Lane::new(1, class(lane)) };
             let _ = sim.core.frame(lane, &frame, sim.now);
-            while sim.core.next_write(sim.now).is_some() {}
+            while sim.core.next_write(sim.now, true).is_some() {}
         }
     }
 }

@@ -43,7 +43,7 @@ impl Bench {
 
     fn written(&mut self) -> Vec<Frame> {
         let mut all = Vec::new();
-        while let Some(write) = self.core.next_write(self.now) {
+        while let Some(write) = self.core.next_write(self.now, true) {
             if let Write::Frames(_, mut bytes) = write {
                 while let Some(raw) = split(&mut bytes).unwrap() {
                     all.push(raw.parse().unwrap());
@@ -302,7 +302,7 @@ fn a_connection_without_unused_session_numbers_is_given_up() {
     }
     let (answer, _) = oneshot::channel();
     bench.core.open("mine", &[], true, answer);
-    assert!(matches!(bench.core.next_write(bench.now), Some(Write::Close(_))));
+    assert!(matches!(bench.core.next_write(bench.now, true), Some(Write::Close(_))));
     // It is opened on the next one.
     bench.core.disconnected();
     bench.core.connected(&welcome(), 10);
@@ -390,7 +390,7 @@ fn raw_sessions_pass_frames_both_ways() {
     let id = opened.try_recv().unwrap().unwrap();
     let frame = RawFrame { kind: 0x90, body: Bytes::from_static(b"body") };
     bench.core.send_raw(id, Class::Binary, frame.clone()).unwrap();
-    let Some(Write::Frames(lane, mut bytes)) = bench.core.next_write(bench.now) else {
+    let Some(Write::Frames(lane, mut bytes)) = bench.core.next_write(bench.now, true) else {
         panic!("nothing is written")
     };
     assert_eq!(lane, Lane::new(2, Class::Binary));

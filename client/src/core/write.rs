@@ -53,19 +53,20 @@ impl Core {
         }
     }
 
-    /// What is most urgent: control, then the classes in their order, as far as credit allows.
-    pub(crate) fn next_write(&mut self, now: Instant) -> Option<Write> {
+    /// What is most urgent: control, then the classes in their order, as far as credit allows. Strokes
+    /// and chat only where `low`.
+    pub(crate) fn next_write(&mut self, now: Instant, low: bool) -> Option<Write> {
         if let Some(stop) = self.closing.take() {
             return Some(Write::Close(stop));
         }
-        let write = self.pick(now)?;
+        let write = self.pick(now, low)?;
         if let Write::Frames(_, bytes) = &write {
             self.stats.sent_bytes += bytes.len() as u64;
         }
         Some(write)
     }
 
-    fn pick(&mut self, now: Instant) -> Option<Write> {
+    fn pick(&mut self, now: Instant, low: bool) -> Option<Write> {
         if !self.lanes.control.is_empty() {
             let mut out = BytesMut::new();
             for frame in self.lanes.control.drain(..) {
@@ -77,7 +78,7 @@ impl Core {
             return Some(Write::Finish(session));
         }
         loop {
-            let lane = self.lanes.next()?;
+            let lane = self.lanes.next(low)?;
             let bytes = self.take(lane, now);
             if self.lanes.lane(lane).parted() {
                 self.lanes.close(lane.session);

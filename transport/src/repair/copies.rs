@@ -28,10 +28,6 @@ const KEPT_ACKS: usize = 32;
 /// A frame is not repaired for longer than this: the stream will do.
 const LATE: Duration = Duration::from_secs(10);
 
-/// During a silence something is sent so often, so that the first packet after the link's return
-/// leaves at once.
-const PROBE_EVERY: Duration = Duration::from_millis(80);
-
 /// Tells whether a packet that was sent at about this time has been acknowledged.
 pub(crate) trait Acked {
     /// See the trait.
@@ -178,9 +174,10 @@ impl Copies {
         &mut self,
         acked: &impl Acked,
         max_bytes: usize,
+        every: Duration,
         now: Instant,
     ) -> Option<Bytes> {
-        if self.probed.is_some_and(|at| now.saturating_duration_since(at) < PROBE_EVERY) {
+        if self.probed.is_some_and(|at| now.saturating_duration_since(at) < every) {
             return None;
         }
         self.probed = Some(now);
@@ -217,8 +214,8 @@ impl Copies {
     }
 
     /// When the next probe is due.
-    pub(crate) fn next_probe(&self, now: Instant) -> Instant {
-        self.probed.map_or(now, |at| at + PROBE_EVERY)
+    pub(crate) fn next_probe(&self, every: Duration, now: Instant) -> Instant {
+        self.probed.map_or(now, |at| at + every)
     }
 
     /// Makes room for another ack where there are as many as are kept.
@@ -292,6 +289,7 @@ mod tests {
     }
 
     const LANE: Lane = Lane::new(1, Class::Signal);
+    const EVERY: Duration = Duration::from_millis(50);
 
     fn lossy() -> PathView {
         PathView { rtt: Duration::from_millis(100), loss: 0.1, doubtful: true, busy: true }
@@ -368,7 +366,7 @@ mod tests {
         }
         assert_eq!(copies.items.len(), KEPT_ACKS);
         copies.sent(LANE, &Ping { token: 1 }.to_bytes(), Some(clean), 1200, now);
-        let mut probe = copies.probe(&Arrived(false), 1200, now).unwrap();
+        let mut probe = copies.probe(&Arrived(false), 1200, EVERY, now).unwrap();
         let mut numbers = Vec::new();
         while let Some((_, first, _)) = super::super::take_copy(&mut probe) {
             numbers.push(first);
@@ -395,10 +393,10 @@ mod tests {
         let now = Instant::now();
         let mut copies = Copies::default();
         copies.sent(LANE, &Ping { token: 7 }.to_bytes(), Some(lossy()), 1200, now);
-        let first = copies.probe(&Arrived(false), 1200, now);
+        let first = copies.probe(&Arrived(false), 1200, EVERY, now);
         assert!(first.is_some_and(|d| d.len() > 4));
-        assert_eq!(copies.probe(&Arrived(false), 1200, now), None);
-        let later = now + PROBE_EVERY;
-        assert!(copies.probe(&Arrived(false), 1200, later).is_some());
+        assert_eq!(copies.probe(&Arrived(false), 1200, EVERY, now), None);
+        let later = now + EVERY;
+        assert!(copies.probe(&Arrived(false), 1200, EVERY, later).is_some());
     }
 }

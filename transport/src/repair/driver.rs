@@ -14,6 +14,7 @@ use super::{
     PathView,
     copies::{Acked, Copies},
     estimate::Estimate,
+    silence::{Seen, Silence},
 };
 use crate::{
     Path,
@@ -23,16 +24,8 @@ use crate::{
 /// How often quinn's counters are read, at most: it takes the connection's lock.
 const READ_EVERY: Duration = Duration::from_millis(100);
 
-/// A path that answers nothing for this many round trips is silent, but not before
-/// [`SILENCE_MIN`]: an isolated loss is answered for after a probe timeout.
-const SILENCE_RTTS: f64 = 3.0;
-const SILENCE_MIN: Duration = Duration::from_millis(250);
-
 /// Bytes of a datagram that only asks for an ack: above what is taken for an ack itself.
 const BEAT_BYTES: usize = 66;
-
-/// For how long after a move each probe is padded at most.
-const MOVING: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug)]
@@ -46,9 +39,7 @@ pub(crate) struct Repair {
     view: PathView,
     read: Instant,
     copies: Copies,
-    silent: bool,
-    /// When this end moved, until something sent since was acknowledged.
-    moved: Option<Instant>,
+    silence: Silence,
     /// What `tend` said last, and whether anything was written since.
     told: Option<Instant>,
     written: bool,
@@ -70,8 +61,7 @@ impl Repair {
             view: PathView { rtt, loss: 0.0, doubtful: true, busy: false },
             read: now,
             copies: Copies::default(),
-            silent: false,
-            moved: None,
+            silence: Silence::default(),
             told: None,
             written: false,
         }
@@ -90,7 +80,7 @@ impl Repair {
         if !self.enabled || conn.max_datagram_size().is_none() {
             return false;
         }
-        self.moved = Some(Instant::now());
+        self.silence.moved(Instant::now());
         self.copies.probe_at_once();
         true
     }
@@ -104,7 +94,7 @@ impl Repair {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        self.silent
+        self.silence.is_silent()
     }
 
     /// Whether something was written that is to be tended before the time that
@@ -116,7 +106,7 @@ impl Repair {
         if self.told.is_none() {
             return true;
         }
-        let due = if self.silent { None } else { self.copies.next_due() };
+        let due = if self.silence.is_probed() { None } else { self.copies.next_due() };
         due.is_some_and(|due| self.told.is_none_or(|told| due < told))
     }
 
@@ -152,27 +142,20 @@ impl Repair {
         let now = Instant::now();
         self.read(conn, now);
         let path = Arc::clone(self.controller.as_ref()?);
-        let unanswered = path.unanswered(now);
-        let patience = self.view.rtt.mul_f64(SILENCE_RTTS).max(SILENCE_MIN);
-        if self.moved.is_some_and(|at| {
-            path.answered().is_some_and(|sent| sent >= at)
-                || now.saturating_duration_since(at) > MOVING
-        }) {
-            self.moved = None;
-        }
-        // Whoever has moved does not wait to find out that nothing comes any more.
-        let silent = unanswered >= patience || self.moved.is_some();
-        if silent != self.silent {
-            self.silent = silent;
-            path.silence(silent);
-        }
-        if silent {
-            if let Some(probe) = self.copies.probe(&*path, max, now) {
-                let room = if self.moved.is_some() { max } else { 0 };
+        let seen = Seen {
+            unanswered_since: path.unanswered_since(),
+            answered: path.answered(),
+            rtt: self.view.rtt,
+        };
+        self.silence.step(seen, now);
+        path.silence(self.silence.is_probed());
+        if let Some(every) = self.silence.probe_every(now) {
+            if let Some(probe) = self.copies.probe(&*path, max, every, now) {
+                let room = if self.silence.has_moved() { max } else { 0 };
                 send(conn, padded(probe, room));
                 self.path.copied(self.copies.made());
             }
-            return Some(self.copies.next_probe(now));
+            return Some(self.copies.next_probe(every, now));
         }
         while let Some(datagram) = self.copies.due(self.view, &*path, max, now) {
             send(conn, datagram);
@@ -181,15 +164,14 @@ impl Repair {
         if self.copies.is_empty() {
             path.watch(false);
         }
-        let watch = (!unanswered.is_zero()).then(|| now + (patience - unanswered));
-        [self.copies.next_due(), watch].into_iter().flatten().min()
+        [self.copies.next_due(), seen.silent_at()].into_iter().flatten().min()
     }
 
     /// Looks at the path that the connection has now.
     fn follow(&mut self, conn: &quinn::Connection) {
         let controller = Realtime::path(conn.congestion_state());
         if let Some(controller) = &controller {
-            controller.silence(self.silent);
+            controller.silence(self.silence.is_probed());
             controller.watch(!self.copies.is_empty());
         }
         self.path.controlled_by(controller.clone());

@@ -14,6 +14,7 @@ mod driver;
 mod estimate;
 mod reorder;
 mod schedule;
+mod silence;
 
 pub(crate) use driver::Repair;
 pub(crate) use reorder::Reorder;
