@@ -37,11 +37,11 @@ pub(crate) fn stages(path: PathView, what: Repaired) -> impl Iterator<Item = Dur
         // Nothing speaks for loss but that little was sent, and an answer is near: it is waited for.
         _ if path.loss == 0.0 && path.rtt < NEAR => &[],
         // Nothing else is sent: two copies are all that three times the bytes allow.
-        Repaired::Signal if !path.busy => &[10, 25],
+        Repaired::Signal if !path.busy => &[8, 20],
         // A signal a second beside strokes and chat: its copies cost a tenth of the bytes. The
         // last one outlives a burst of 60 ms.
-        Repaired::Signal if path.loss < 0.03 => &[10, 25, 75],
-        Repaired::Signal => &[10, 25, 45, 75],
+        Repaired::Signal if path.loss < 0.03 => &[8, 20, 75],
+        Repaired::Signal => &[8, 20, 40, 75],
         // Strokes are half of the bytes: one copy is 1.45 times the whole, two are 1.9.
         Repaired::Stroke if path.loss < 0.005 => &[],
         Repaired::Stroke if path.loss < 0.14 => &[10],
