@@ -124,7 +124,13 @@ impl Core {
             Some(Request::Members(_, waiter)) => drop(waiter.send(Err(failure))),
             Some(Request::Page(id, class)) => {
                 self.fetching -= 1;
-                self.page_refused(id, class, again, now);
+                match self.room_mut(id) {
+                    // Of the first flight, where the join has not come about: it will tell anew.
+                    Some(room) if room.phase != Phase::Joined => {
+                        room.class(class).order.disconnected();
+                    }
+                    _ => self.page_refused(id, class, again, now),
+                }
                 self.pump_fetches();
             }
             Some(Request::Sync(id)) => {

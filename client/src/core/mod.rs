@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// A connection stands, and its login. The chat Session was opened as number 1 in the first
-    /// flight, with frames of `opened_bytes`: open, and [`first_joins`](Self::first_joins).
+    /// flight, with frames of `opened_bytes`: open, and [`first_frames`](Self::first_frames).
     pub(crate) fn connected(&mut self, welcome: &frame::Welcome, opened_bytes: usize) {
         self.lanes.reset([
             param_of(welcome, param::CREDIT_SIGNAL).unwrap_or(CREDIT_SIGNAL_BYTES),

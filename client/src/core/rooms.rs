@@ -153,7 +153,11 @@ impl Core {
         };
         room.phase = Phase::Joined;
         room.attempts = 0;
-        room.group = joined.group;
+        if std::mem::replace(&mut room.group, joined.group) != joined.group {
+            // What was asked for in the first flight was of a room that is no more.
+            self.forget_pages(id);
+        }
+        let Some(room) = self.room_mut(id) else { return Ok(()) };
         let again = std::mem::replace(&mut room.known, true);
         let unsynced = again && room.members.version != joined.presence_version;
         room.members.count = joined.members;

@@ -91,6 +91,7 @@ pub(super) enum Op {
     Refuse,
     Cut,
     Connect,
+    Fail,
 }
 
 fn class(n: u8) -> Class {
@@ -130,8 +131,20 @@ impl Sim {
     fn connect(&mut self) {
         if !self.connected {
             self.connected = true;
-            self.core.connected(&welcome(), 10);
+            let flight = self.core.first_frames();
+            self.core.connected(&welcome(), 10 + flight.iter().map(Bytes::len).sum::<usize>());
             self.down[0].push_back(frame::Opened { session: 1 }.to_bytes());
+            for mut bytes in flight {
+                self.serve(split(&mut bytes).unwrap().unwrap().parse().unwrap());
+            }
+        }
+    }
+
+    /// A connection that does not come about.
+    fn fail(&mut self) {
+        if !self.connected {
+            self.core.first_frames();
+            self.core.flight_failed();
         }
     }
 
@@ -345,6 +358,7 @@ impl Sim {
             Op::Refuse => self.refuse = true,
             Op::Cut => self.cut(),
             Op::Connect => self.connect(),
+            Op::Fail => self.fail(),
         }
         self.events.append(&mut self.core.arrived.events);
     }
@@ -434,6 +448,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Refuse),
         1 => Just(Op::Cut),
         2 => Just(Op::Connect),
+        1 => Just(Op::Fail),
     ]
 }
 
