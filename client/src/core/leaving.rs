@@ -164,7 +164,6 @@ impl Core {
 
     /// A room is lost with its connection, Session or owner; it will be joined again.
     pub(super) fn lost_room(&mut self, id: RoomId) {
-        self.forget_chat(id);
         let Some(room) = self.room_mut(id) else { return };
         let (session, group) = (room.session, room.group);
         room.phase = Phase::Waiting;
@@ -184,6 +183,7 @@ impl Core {
 
     /// A room is over for the app.
     pub(super) fn remove_room(&mut self, id: RoomId, request: &RequestError, send: &SendError) {
+        self.forget_chat(id);
         self.lost_room(id);
         if self.room(id).is_none() {
             return;

@@ -340,7 +340,7 @@ impl Core {
             Frame::CloseSession(close) => self.session_closed(session, close, now),
             Frame::Behind(behind) => self.behind(session, lane, behind, bytes),
             Frame::Gap(gap) => self.gap(session, lane, gap, bytes),
-            Frame::Joined(joined) => return self.joined(session, joined),
+            Frame::Joined(joined) => return self.joined(session, joined, now),
             Frame::Left(left) => self.left(session, left, now),
             Frame::Error(error) => self.refused(session, error, now),
             Frame::Ack(ack) => self.ack(session, &ack),

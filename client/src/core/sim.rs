@@ -73,6 +73,7 @@ pub(super) struct Sim {
     refuse: bool,
     sent: u8,
     acks: Vec<(u8, oneshot::Receiver<Result<Ack, SendError>>)>,
+    chat_acks: Vec<(u8, oneshot::Receiver<Result<Ack, SendError>>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +89,7 @@ pub(super) enum Op {
     Step(u8),
     Up,
     Send,
+    SendChat,
     Refuse,
     Cut,
     Connect,
@@ -118,6 +120,7 @@ impl Sim {
             refuse: false,
             sent: 0,
             acks: Vec::new(),
+            chat_acks: Vec::new(),
         };
         sim.connect();
         let (answer, joined) = oneshot::channel();
@@ -294,7 +297,7 @@ impl Sim {
         } else if send.class.reliable() && send.id != last + 1 {
             ack.status = AckStatus::OutOfOrder;
             ack.expected = last + 1;
-        } else if std::mem::take(&mut self.refuse) {
+        } else if send.class.reliable() && std::mem::take(&mut self.refuse) {
             ack.status = AckStatus::Refused;
         } else {
             self.logs[send.class.index()].last_id = send.id;
@@ -305,13 +308,18 @@ impl Sim {
         self.reply(ack);
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, class: Class) {
         self.sent = self.sent.wrapping_add(1);
         let (waiter, waiting) = oneshot::channel();
-        let message = Outgoing::signal(Bytes::copy_from_slice(&[self.sent]));
+        let payload = Bytes::copy_from_slice(&[self.sent]);
+        let message = match class {
+            Class::Chat => Outgoing::chat(payload),
+            _ => Outgoing::signal(payload),
+        };
         let draft = Draft::new(message).unwrap();
         self.core.send(self.room.unwrap(), draft, None, Some(waiter)).unwrap();
-        self.acks.push((self.sent, waiting));
+        let acks = if class == Class::Chat { &mut self.chat_acks } else { &mut self.acks };
+        acks.push((self.sent, waiting));
     }
 
     pub(super) fn apply(&mut self, op: Op) {
@@ -354,7 +362,8 @@ impl Sim {
             }
             Op::Step(n) => drop(self.step(class(n))),
             Op::Up => drop(self.up()),
-            Op::Send => self.send(),
+            Op::Send => self.send(Class::Signal),
+            Op::SendChat => self.send(Class::Chat),
             Op::Refuse => self.refuse = true,
             Op::Cut => self.cut(),
             Op::Connect => self.connect(),
@@ -430,6 +439,18 @@ impl Sim {
         }
         assert_eq!(accepted, expected);
     }
+
+    /// Chat that was on its way when a connection was lost arrives all the same, and once.
+    fn check_sent_chat(&mut self) {
+        let mine = self.logs[2].messages.iter().filter(|m| &*m.sender == "me");
+        let accepted: Vec<u8> = mine.map(|m| m.payload.0[0]).collect();
+        let mut expected = Vec::new();
+        for (n, ack) in &mut self.chat_acks {
+            ack.try_recv().expect("every message is answered").expect("time does not pass");
+            expected.push(*n);
+        }
+        assert_eq!(accepted, expected);
+    }
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -445,6 +466,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => n.prop_map(Op::Step),
         4 => Just(Op::Up),
         3 => Just(Op::Send),
+        3 => Just(Op::SendChat),
         1 => Just(Op::Refuse),
         1 => Just(Op::Cut),
         2 => Just(Op::Connect),
@@ -473,6 +495,7 @@ proptest! {
         sim.check_reliable(Class::Binary);
         sim.check_chat();
         sim.check_sent();
+        sim.check_sent_chat();
     }
 
     #[test]

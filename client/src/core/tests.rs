@@ -581,3 +581,27 @@ fn where_a_join_is_refused_for_now_what_was_asked_for_is_asked_after_the_next() 
     assert_eq!(histories(&bench.written()), 1);
     assert!(bench.events().is_empty(), "nothing is lost");
 }
+
+#[test]
+fn chat_that_was_on_its_way_is_written_again_unless_it_is_old() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let mut old = bench.send(room, Outgoing::chat(Bytes::from_static(b"old")));
+    bench.written();
+    bench.now += Duration::from_secs(4);
+    let mut young = bench.send(room, Outgoing::chat(Bytes::from_static(b"young")));
+    bench.written();
+    bench.core.disconnected();
+    bench.now += Duration::from_secs(2);
+    bench.core.connected(&welcome(), 10);
+    bench.answer_join(7, [Seq::new(1, 0); 3]);
+    let sends: Vec<u64> = bench
+        .written()
+        .into_iter()
+        .filter_map(|f| if let Frame::Send(send) = f { Some(send.id) } else { None })
+        .collect();
+    assert_eq!(sends, [2], "by its id");
+    assert_eq!(old.try_recv().unwrap(), Err(SendError::NoAnswer));
+    assert!(young.try_recv().is_err(), "it waits for its answer");
+    assert_eq!((bench.core.stats.failed, bench.core.stats.resent), (1, 1));
+}
