@@ -111,7 +111,11 @@ impl Supervisor {
                     return self.shared.finished(CloseCode::Normal, "closed by the app".into());
                 }
                 match self.connect(endpoint.take().as_deref()).await {
-                    Some(Ok(established)) => break established,
+                    Some(Ok(established)) => {
+                        // Asked meanwhile, it is what the app wants.
+                        self.shared.take_reconnect();
+                        break established;
+                    }
                     None => {
                         return self.shared.finished(CloseCode::Normal, "closed by the app".into());
                     }
