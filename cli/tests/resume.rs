@@ -427,8 +427,10 @@ struct Chat {
 }
 
 impl Chat {
-    fn take(&mut self, event: &Event) {
+    /// Whether it is the end.
+    fn take(&mut self, event: &Event) -> bool {
         match event {
+            Event::Message(m) if *m.payload == *b"end" => return true,
             Event::Message(m) if m.class == Class::Chat => {
                 self.from.entry(m.sender.to_string()).or_default().push(m.payload.clone());
             }
@@ -436,16 +438,7 @@ impl Chat {
             Event::Left { .. } | Event::HistoryLost { .. } => panic!("{event:?}"),
             _ => {}
         }
-    }
-
-    async fn take_until_end(&mut self, events: &mut Events) {
-        loop {
-            let event = next(events).await;
-            if matches!(&event, Event::Message(m) if *m.payload == *b"end") {
-                return;
-            }
-            self.take(&event);
-        }
+        false
     }
 
     fn count(&self) -> u64 {
@@ -470,28 +463,34 @@ async fn chat_on_its_way_when_tcp_takes_over_arrives_or_is_counted() {
     let going = Arc::new(AtomicBool::new(true));
     let by_ada = tokio::spawn(chat(at_ada, Arc::clone(&going)));
     let by_bob = tokio::spawn(chat(at_bob.clone(), Arc::clone(&going)));
-    let (mut ada_got, mut bob_got) = (Chat::default(), Chat::default());
-    while ada_got.from.len() < 2 {
-        ada_got.take(&next(&mut to_ada).await);
-    }
-    link.cut(true);
-    loop {
-        let event = next(&mut to_ada).await;
-        ada_got.take(&event);
-        if matches!(event, Event::Reconnected { transport: Transport::Tcp, resumed: true }) {
-            break;
+    // Both take what comes, or the acks of chat wait behind it for credit.
+    let bob_takes = tokio::spawn(async move {
+        let mut got = Chat::default();
+        while !got.take(&next(&mut to_bob).await) {}
+        got
+    });
+    let ada_takes = tokio::spawn(async move {
+        let (mut got, mut taken_over) = (Chat::default(), false);
+        loop {
+            let event = next(&mut to_ada).await;
+            let resumed = Event::Reconnected { transport: Transport::Tcp, resumed: true };
+            taken_over |= event == resumed;
+            if got.take(&event) {
+                assert!(taken_over);
+                return got;
+            }
+            if got.from.len() == 2 {
+                link.cut(true);
+            }
+            if taken_over && got.missed > 0 {
+                going.store(false, Ordering::SeqCst);
+            }
         }
-    }
-    let missed_before = ada_got.missed;
-    while ada_got.missed == missed_before {
-        ada_got.take(&next(&mut to_ada).await);
-    }
-    going.store(false, Ordering::SeqCst);
+    });
     let (by_ada, by_bob) = (by_ada.await.unwrap(), by_bob.await.unwrap());
     // The last in the order of the room.
     at_bob.send_chat(Bytes::from_static(b"end")).await.unwrap();
-    bob_got.take_until_end(&mut to_bob).await;
-    ada_got.take_until_end(&mut to_ada).await;
+    let (ada_got, bob_got) = (ada_takes.await.unwrap(), bob_takes.await.unwrap());
     assert_eq!(bob_got.missed, 0);
     for (sender, (said, taken)) in [("ada", &by_ada), ("bob", &by_bob)] {
         let (got, here) = (&bob_got.from[sender], &ada_got.from[sender]);
