@@ -17,8 +17,8 @@ use std::{
 };
 
 use edgeway_client::{
-    Bytes, Class, Client, ClientConfig, CloseCode, Event, Events, Login, Presence, Transport,
-    TransportChoice, Trust,
+    Ack, AckStatus, Bytes, Class, Client, ClientConfig, CloseCode, Event, Events, Login, Presence,
+    Room, SendError, Transport, TransportChoice, Trust,
 };
 use support::{Process, Up, get, write};
 use tokio::{
@@ -396,4 +396,115 @@ async fn rooms_may_be_joined_along_with_the_login_and_the_second_of_a_device_rep
             break;
         }
     }
+}
+
+/// Says numbers as chat until it is told to stop; how many, and which of them the room has taken.
+async fn chat(room: Room, going: Arc<AtomicBool>) -> (u32, Vec<Bytes>) {
+    let (mut said, mut count) = (JoinSet::new(), 0);
+    while going.load(Ordering::SeqCst) {
+        let (n, sending) = (count, room.clone());
+        said.spawn(async move { (n, sending.send_chat(number(n)).await) });
+        count += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let taken = |answer| match answer {
+        Ok(Ack { status: AckStatus::Accepted | AckStatus::Duplicate, .. }) => true,
+        // On a machine that is too busy for the old connection to be left within 5 s.
+        Ok(Ack { status: AckStatus::Shed, .. }) | Err(SendError::NoAnswer) => false,
+        Err(error) => panic!("{error}"),
+    };
+    let mut all = said.join_all().await;
+    all.sort_by_key(|(n, _)| *n);
+    let taken = all.into_iter().filter_map(|(n, answer)| taken(answer).then(|| number(n)));
+    (count, taken.collect())
+}
+
+/// The chat that a member got, by sender, and what it was told that it missed.
+#[derive(Default)]
+struct Chat {
+    from: HashMap<String, Vec<Bytes>>,
+    missed: u64,
+}
+
+impl Chat {
+    /// Whether it is the end.
+    fn take(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Message(m) if *m.payload == *b"end" => return true,
+            Event::Message(m) if m.class == Class::Chat => {
+                self.from.entry(m.sender.to_string()).or_default().push(m.payload.clone());
+            }
+            Event::Gap { class: Class::Chat, missed, .. } => self.missed += missed,
+            Event::Left { .. } | Event::HistoryLost { .. } => panic!("{event:?}"),
+            _ => {}
+        }
+        false
+    }
+
+    fn count(&self) -> u64 {
+        self.from.values().map(|all| all.len() as u64).sum::<u64>() + self.missed
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chat_on_its_way_when_tcp_takes_over_arrives_or_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = start(dir.path(), "[rooms]\nchat_per_second = 0\n", None);
+    let link = Link::of_both(&up.quic, &up.tcp).await;
+    let (bob, mut to_bob) =
+        Client::connect(config(&up, &up.tcp, "bob", TransportChoice::Tcp)).await.unwrap();
+    let at_bob = bob.join(ROOM).await.unwrap();
+    let (ada, mut to_ada) =
+        Client::connect(config(&up, &link.addr.to_string(), "ada", TransportChoice::Auto))
+            .await
+            .unwrap();
+    let at_ada = ada.join(ROOM).await.unwrap();
+    assert_eq!(ada.path().transport, Some(Transport::Quic));
+    let going = Arc::new(AtomicBool::new(true));
+    let by_ada = tokio::spawn(chat(at_ada, Arc::clone(&going)));
+    let by_bob = tokio::spawn(chat(at_bob.clone(), Arc::clone(&going)));
+    // Both take what comes, or the acks of chat wait behind it for credit.
+    let bob_takes = tokio::spawn(async move {
+        let mut got = Chat::default();
+        while !got.take(&next(&mut to_bob).await) {}
+        got
+    });
+    let ada_takes = tokio::spawn(async move {
+        let (mut got, mut taken_over) = (Chat::default(), false);
+        loop {
+            let event = next(&mut to_ada).await;
+            let resumed = Event::Reconnected { transport: Transport::Tcp, resumed: true };
+            taken_over |= event == resumed;
+            if got.take(&event) {
+                assert!(taken_over);
+                return got;
+            }
+            if got.from.len() == 2 {
+                link.cut(true);
+            }
+            if taken_over && got.missed > 0 {
+                going.store(false, Ordering::SeqCst);
+            }
+        }
+    });
+    let (by_ada, by_bob) = (by_ada.await.unwrap(), by_bob.await.unwrap());
+    // The last in the order of the room.
+    at_bob.send_chat(Bytes::from_static(b"end")).await.unwrap();
+    let (ada_got, bob_got) = (ada_takes.await.unwrap(), bob_takes.await.unwrap());
+    assert_eq!(bob_got.missed, 0);
+    for (sender, (said, taken)) in [("ada", &by_ada), ("bob", &by_bob)] {
+        let (got, here) = (&bob_got.from[sender], &ada_got.from[sender]);
+        let all: Vec<Bytes> = (0..*said).map(number).collect();
+        assert!(is_part(got, &all) && is_part(here, got), "{sender}: once and in order: {got:?}");
+        assert!(is_part(taken, got), "{sender}: what was taken arrives: {taken:?} {got:?}");
+    }
+    assert_eq!(ada_got.count(), bob_got.count(), "what she did not get was counted");
+    assert_eq!(ada.stats().missed, ada_got.missed);
+    assert!(ada.stats().resent > 0, "chat was on its way");
+}
+
+/// Whether all of `part` is in `whole`, in the same order, and nothing twice.
+fn is_part(part: &[Bytes], whole: &[Bytes]) -> bool {
+    let mut rest = whole.iter();
+    part.iter().all(|one| rest.any(|other| one == other))
 }

@@ -106,15 +106,15 @@ impl Client {
             },
             config.unacked_bytes,
         ));
-        let joins = shared.with(|core| {
+        let frames = shared.with(|core| {
             for room in &config.join {
                 // Whoever wants to know how it ends asks by `join`.
                 let (answer, _) = oneshot::channel();
                 core.join(SessionId::CHAT, room, &JoinOptions::default(), answer);
             }
-            core.first_joins()
+            core.first_frames()
         });
-        let flight = Flight::new(&config, &device, None, joins);
+        let flight = Flight::new(&config, &device, None, frames);
         let established = Box::pin(connect(connector, &config, &flight, None)).await?;
         // Known before the first handle is.
         shared.set_connection(Some(established.transport), Some(&established.logged_in.user));

@@ -2,9 +2,9 @@
 //!
 //! Every racer dials one address over one transport and says Hello. The winner is the first that
 //! has answered an application round trip (`Welcome`), since some networks let a handshake through
-//! and nothing after it. The first racer sends login and Session along with Hello; a later one, started
-//! while another is under way, logs in only once it has won, or the two logins would be two devices
-//! of the same name that push each other out.
+//! and nothing after it. The first racer whose handshake is done sends login and Session along with Hello;
+//! the others log in only once they have won, or the two logins would be two devices of the same name
+//! that push each other out.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     ClientConfig, ConnectError, TransportChoice,
     connector::Connector,
-    greet::{Established, Flight, Greeting, finish, greet},
+    greet::{Established, Flight, Greeting, LoginTurn, finish, greet},
     watch::Goal,
 };
 
@@ -219,15 +219,14 @@ struct Race<'a> {
     name: Arc<str>,
     flight: &'a Flight,
     racers: JoinSet<Result<Greeted, (Way, ConnectError)>>,
-    /// Whether the first racer sends its login along.
-    login: bool,
-    /// Racers that have sent a login.
-    logins: u32,
+    turn: LoginTurn,
 }
 
 impl<'a> Race<'a> {
+    /// `login`: whether one of them sends its login along.
     fn new(connector: &'a Connector, name: Arc<str>, flight: &'a Flight, login: bool) -> Self {
-        Self { connector, name, flight, racers: JoinSet::new(), login, logins: 0 }
+        let turn = LoginTurn::new(login);
+        Self { connector, name, flight, racers: JoinSet::new(), turn }
     }
 
     /// The first that is welcomed; whether it has sent its login; whether another one has too.
@@ -249,7 +248,7 @@ impl<'a> Race<'a> {
                 biased;
                 ended = self.racers.join_next() => match ended {
                     Some(Ok(Ok((greeting, welcome, login)))) => {
-                        let raced = self.logins > u32::from(login);
+                        let raced = self.turn.is_over() && !login;
                         return Ok((greeting, welcome, login, raced));
                     }
                     Some(Ok(Err((way, e)))) => {
@@ -276,13 +275,14 @@ impl<'a> Race<'a> {
 
     fn start(&mut self, way: Option<Way>) -> bool {
         let Some(way) = way else { return false };
-        let login = self.login && self.racers.is_empty();
-        self.logins += u32::from(login);
-        let (connector, name, flight) =
-            (self.connector.clone(), Arc::clone(&self.name), self.flight.clone());
+        let (connector, name, flight, turn) = (
+            self.connector.clone(),
+            Arc::clone(&self.name),
+            self.flight.clone(),
+            self.turn.clone(),
+        );
         self.racers.spawn(async move {
-            let greeted = greet(&connector, &name, &flight, way, login).await;
-            greeted.map(|(greeting, welcome)| (greeting, welcome, login)).map_err(|e| (way, e))
+            greet(&connector, &name, &flight, way, &turn).await.map_err(|e| (way, e))
         });
         true
     }

@@ -5,7 +5,10 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -45,7 +48,7 @@ pub(crate) struct Established {
     pub(crate) early_data: bool,
     /// Whether the session token was good.
     pub(crate) resumed: bool,
-    /// Bytes of the frames that opened the chat Session and joined its rooms.
+    /// Bytes of the chat Session's frames that went along with the login.
     pub(crate) opened_bytes: usize,
     /// From Hello to Welcome.
     pub(crate) rtt: Duration,
@@ -74,7 +77,7 @@ pub(crate) struct Flight {
     /// By session token, where there is one.
     resume: Option<Bytes>,
     login: Bytes,
-    /// The chat Session's first frames: open, and joins.
+    /// The chat Session's first frames: open, joins, and what follows them.
     open: Vec<Bytes>,
     /// Whether it may go out before a handshake is complete.
     early_data: bool,
@@ -85,7 +88,7 @@ impl Flight {
         config: &ClientConfig,
         device: &str,
         resume: Option<Resume>,
-        joins: Vec<Bytes>,
+        frames: Vec<Bytes>,
     ) -> Self {
         let mut params = vec![
             (param::CREDIT_SIGNAL, initial_credit(Class::Signal)),
@@ -118,7 +121,7 @@ impl Flight {
             let method = frame::method::RESUME;
             frame::Login { method, user, device: device.into(), secret: token }.to_bytes()
         });
-        let open = std::iter::once(open_chat()).chain(joins).collect();
+        let open = std::iter::once(open_chat()).chain(frames).collect();
         let early_data = config.early_data;
         Self { hello: hello.to_bytes(), resume, login: login.to_bytes(), open, early_data }
     }
@@ -247,15 +250,38 @@ fn refused(end: End) -> ConnectError {
     }
 }
 
+/// Which of several racers logs in along with its Hello: the first that can say it, and only one, or the
+/// two logins would be two devices of the same name that push each other out.
+#[derive(Debug, Clone)]
+pub(crate) struct LoginTurn(Arc<AtomicBool>);
+
+impl LoginTurn {
+    /// Of a race in which somebody logs in, or nobody.
+    pub(crate) fn new(somebody: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(!somebody)))
+    }
+
+    /// Whether it is the caller's; only once.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether nobody has it, or will.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Dials and says Hello, with the login where it has the turn; also whether it had.
 pub(crate) async fn greet(
     connector: &Connector,
     name: &str,
     flight: &Flight,
     way: Way,
-    login: bool,
-) -> Result<(Greeting, frame::Welcome), ConnectError> {
+    turn: &LoginTurn,
+) -> Result<(Greeting, frame::Welcome, bool), ConnectError> {
     // A session token may be said before the handshake is complete, a password may not.
-    let early = flight.early_data && (!login || flight.resume.is_some());
+    let early = flight.early_data && (flight.resume.is_some() || turn.is_over());
     let dialer = connector.dialer();
     let dialed = match way.transport {
         TransportChoice::Auto | TransportChoice::Quic if early => {
@@ -266,6 +292,8 @@ pub(crate) async fn greet(
         TransportChoice::Plain => Dialer::plain(way.addr, false).await,
     };
     let mut conn = dialed.map_err(dial_error)?;
+    // Not sooner: where UDP is blocked, QUIC never comes so far, and must not keep TCP from it.
+    let login = turn.take();
     let early = conn.early.take();
     let mut greeting = Greeting::hello(conn, flight, login).await;
     let mut accepted = false;
@@ -287,7 +315,7 @@ pub(crate) async fn greet(
         .await?;
     // Not later: a connection that is raced beside another may wait before it logs in.
     greeting.rtt = greeting.said.elapsed();
-    Ok((greeting, welcome))
+    Ok((greeting, welcome, login))
 }
 
 pub(crate) async fn finish(
@@ -373,6 +401,16 @@ fn certificate_problem(e: &DialError) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_racer_logs_in_along_with_its_hello_and_nobody_where_nobody_shall() {
+        let turn = LoginTurn::new(true);
+        let other = turn.clone();
+        assert!(!turn.is_over());
+        assert!(other.take() && turn.is_over() && !turn.take());
+        let nobody = LoginTurn::new(false);
+        assert!(nobody.is_over() && !nobody.take());
+    }
 
     #[test]
     fn long_text_is_cut_at_a_character() {

@@ -19,8 +19,8 @@ use crate::{
 const REST_TCP: Duration = Duration::from_secs(12);
 
 /// After so long without an answer a TCP connection is asked by a ping: not all that is written is
-/// answered.
-const ASK_TCP: Duration = Duration::from_secs(1);
+/// answered. A second before it counts as silent, which is longer than round trips are.
+const ASK_TCP: Duration = Duration::from_millis(750);
 
 /// A shorter pause teaches nothing about bindings.
 const REST_MIN: Duration = Duration::from_secs(5);
@@ -214,7 +214,7 @@ mod tests {
         pulse.wrote(now, &signs);
         let all = done(&mut pulse, &signs, now, 60_000);
         let of = |what| all.iter().filter(|(_, w)| *w == what).map(|(at, _)| *at).next();
-        assert_eq!((of(Do::Beat), of(Do::Tell)), (Some(1000), Some(2500)));
+        assert_eq!((of(Do::Beat), of(Do::Tell)), (Some(750), Some(1750)));
         assert!((40_000..40_300).contains(&of(Do::GiveUp).unwrap()), "{all:?}");
     }
 

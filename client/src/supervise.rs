@@ -111,7 +111,11 @@ impl Supervisor {
                     return self.shared.finished(CloseCode::Normal, "closed by the app".into());
                 }
                 match self.connect(endpoint.take().as_deref()).await {
-                    Some(Ok(established)) => break established,
+                    Some(Ok(established)) => {
+                        // Asked meanwhile, it is what the app wants.
+                        self.shared.take_reconnect();
+                        break established;
+                    }
                     None => {
                         return self.shared.finished(CloseCode::Normal, "closed by the app".into());
                     }
@@ -138,8 +142,8 @@ impl Supervisor {
     /// What is said on a connection: by the last session token, and with the joins that are to be.
     /// Those are under way from now on.
     fn flight(&self) -> Flight {
-        let joins = self.shared.with(Core::first_joins);
-        Flight::new(&self.config, &self.device, self.resume.clone(), joins)
+        let frames = self.shared.with(Core::first_frames);
+        Flight::new(&self.config, &self.device, self.resume.clone(), frames)
     }
 
     /// What came of a flight; `None` where the app closed the client meanwhile.

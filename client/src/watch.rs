@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 /// a few round trips; a shorter silence is more often a burst of them than the end of a path.
 pub(crate) const SILENT: Duration = Duration::from_millis(1000);
 
-/// The same for TCP, whose own recovery takes longer.
-pub(crate) const SILENT_TCP: Duration = Duration::from_millis(2500);
+/// The same for TCP, whose own recovery takes longer. What follows (a race, and the old connection asked once
+/// more) takes six round trips and [`SETTLE`] until there is service again: within 3 s up to 150 ms each.
+pub(crate) const SILENT_TCP: Duration = Duration::from_millis(1750);
 
 /// How long a move to another socket is given before fresh connections are raced: this many round
 /// trips, and not less than [`MOVE_MIN`].
@@ -394,6 +395,6 @@ mod tests {
     fn a_silent_tcp_connection_is_raced() {
         let start = Instant::now();
         let mut watch = Watch::new(false, None);
-        assert_eq!(acts(&mut watch, start, 0, 3000), [(2500, Act::Race(Goal::Service))]);
+        assert_eq!(acts(&mut watch, start, 0, 3000), [(1750, Act::Race(Goal::Service))]);
     }
 }

@@ -149,6 +149,12 @@ impl Path {
         }
     }
 
+    /// Something is written that will be acknowledged. Its packet may be as small as one that only
+    /// acknowledges, by its size it would not be seen: a few words of chat, and nothing else.
+    pub(crate) fn asked(&self, now: Instant) {
+        self.sent(now);
+    }
+
     fn sent(&self, now: Instant) {
         let us = self.us(now);
         let _ = self.unanswered_us.compare_exchange(0, us, Ordering::Relaxed, Ordering::Relaxed);
@@ -324,6 +330,18 @@ mod tests {
         let (mut controller, path, now) = controller();
         controller.on_sent(now, 45, 1);
         assert_eq!(path.unanswered(now + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_small_message_awaits_an_answer() {
+        let (mut controller, path, now) = controller();
+        let at = |ms| now + Duration::from_millis(ms);
+        path.asked(at(100));
+        controller.on_sent(at(101), 45, 1);
+        path.asked(at(200));
+        assert_eq!(path.unanswered(at(400)), Duration::from_millis(300));
+        controller.on_end_acks(at(500), 0, true, Some(1));
+        assert_eq!(path.unanswered(at(900)), Duration::ZERO);
     }
 
     #[test]

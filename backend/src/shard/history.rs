@@ -36,6 +36,11 @@ impl Request {
         }
     }
 
+    /// The answer where there is nothing after what the client has.
+    pub(super) fn nothing(&self) -> frame::Page {
+        self.page(LogPage { upto: self.history.after, ..LogPage::default() })
+    }
+
     fn page(&self, page: LogPage) -> frame::Page {
         let (mut more, mut upto) = (page.more, page.upto);
         let mut messages = BytesMut::new();

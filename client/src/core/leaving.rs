@@ -124,7 +124,13 @@ impl Core {
             Some(Request::Members(_, waiter)) => drop(waiter.send(Err(failure))),
             Some(Request::Page(id, class)) => {
                 self.fetching -= 1;
-                self.page_refused(id, class, again, now);
+                match self.room_mut(id) {
+                    // Of the first flight, where the join has not come about: it will tell anew.
+                    Some(room) if room.phase != Phase::Joined => {
+                        room.class(class).order.disconnected();
+                    }
+                    _ => self.page_refused(id, class, again, now),
+                }
                 self.pump_fetches();
             }
             Some(Request::Sync(id)) => {
@@ -158,7 +164,6 @@ impl Core {
 
     /// A room is lost with its connection, Session or owner; it will be joined again.
     pub(super) fn lost_room(&mut self, id: RoomId) {
-        self.forget_chat(id);
         let Some(room) = self.room_mut(id) else { return };
         let (session, group) = (room.session, room.group);
         room.phase = Phase::Waiting;
@@ -178,6 +183,7 @@ impl Core {
 
     /// A room is over for the app.
     pub(super) fn remove_room(&mut self, id: RoomId, request: &RequestError, send: &SendError) {
+        self.forget_chat(id);
         self.lost_room(id);
         if self.room(id).is_none() {
             return;

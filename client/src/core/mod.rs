@@ -175,7 +175,7 @@ impl Core {
     }
 
     /// A connection stands, and its login. The chat Session was opened as number 1 in the first
-    /// flight, with frames of `opened_bytes`: open, and [`first_joins`](Self::first_joins).
+    /// flight, with frames of `opened_bytes`: open, and [`first_frames`](Self::first_frames).
     pub(crate) fn connected(&mut self, welcome: &frame::Welcome, opened_bytes: usize) {
         self.lanes.reset([
             param_of(welcome, param::CREDIT_SIGNAL).unwrap_or(CREDIT_SIGNAL_BYTES),
@@ -340,7 +340,7 @@ impl Core {
             Frame::CloseSession(close) => self.session_closed(session, close, now),
             Frame::Behind(behind) => self.behind(session, lane, behind, bytes),
             Frame::Gap(gap) => self.gap(session, lane, gap, bytes),
-            Frame::Joined(joined) => return self.joined(session, joined),
+            Frame::Joined(joined) => return self.joined(session, joined, now),
             Frame::Left(left) => self.left(session, left, now),
             Frame::Error(error) => self.refused(session, error, now),
             Frame::Ack(ack) => self.ack(session, &ack),

@@ -60,11 +60,14 @@ impl Order {
         if seq <= self.last || seq.counter == 0 {
             return Live::Old;
         }
-        if let Some(behind) = &mut self.behind {
+        let next = seq == self.last.next();
+        if let Some(behind) = &mut self.behind
+            && (behind.told || !next)
+        {
             behind.head = behind.head.max(seq);
             return Live::Skip;
         }
-        if seq == self.last.next() {
+        if next {
             self.last = seq;
             return Live::Deliver;
         }
@@ -92,6 +95,11 @@ impl Order {
                 true
             }
         }
+    }
+
+    /// What is missing is asked for before the gateway has said whether there is anything.
+    pub(crate) fn asked(&mut self) {
+        self.behind.get_or_insert(Behind { told: false, head: self.last, stalls: 0 });
     }
 
     pub(crate) const fn is_behind(&self) -> bool {
@@ -198,6 +206,21 @@ mod tests {
         assert!(!order.behind(seq(9)));
         assert_eq!(order.page_done(seq(3), seq(8), seq(8), false), Next::Ask);
         assert_eq!(order.page_done(seq(8), seq(9), seq(9), false), Next::Tell(seq(9)));
+        assert_eq!(order.live(seq(10), true), Live::Deliver);
+    }
+
+    #[test]
+    fn what_is_asked_for_before_anything_is_known_to_be_missing_holds_nothing_up() {
+        let mut order = Order::new(seq(3));
+        order.asked();
+        assert_eq!(order.live(seq(4), true), Live::Deliver, "nothing was missing");
+        assert_eq!(order.page_done(seq(4), seq(3), seq(3), false), Next::Live);
+        order.asked();
+        assert!(!order.behind(seq(9)), "a page is under way");
+        assert_eq!(order.live(seq(5), true), Live::Skip);
+        assert_eq!(order.page_done(seq(4), seq(9), seq(9), false), Next::Tell(seq(9)));
+        order.asked();
+        order.disconnected();
         assert_eq!(order.live(seq(10), true), Live::Deliver);
     }
 

@@ -191,6 +191,12 @@ impl Outgoing {
         self.take(self.cursor)
     }
 
+    /// Takes out the oldest where it was written at or before `then`, on whichever connection.
+    pub(crate) fn written_before(&mut self, then: Instant) -> Option<Entry> {
+        let old = self.entries.front()?.written.is_some_and(|at| at <= then);
+        if old { self.take(0) } else { None }
+    }
+
     /// Takes out one that was written at or before `then` and not answered.
     pub(crate) fn unanswered(&mut self, then: Instant) -> Option<Entry> {
         let old = |e: &Entry| e.written.is_some_and(|at| at <= then);

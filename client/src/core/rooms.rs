@@ -1,6 +1,6 @@
 //! Joining, leaving, and joining again.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use edgeway_proto::{
@@ -143,7 +143,12 @@ impl Core {
         }
     }
 
-    pub(super) fn joined(&mut self, session: SessionId, joined: frame::Joined) -> Result<(), Stop> {
+    pub(super) fn joined(
+        &mut self,
+        session: SessionId,
+        joined: frame::Joined,
+        now: Instant,
+    ) -> Result<(), Stop> {
         let Some(Request::Join(id)) = self.requests.remove(&joined.request) else { return Ok(()) };
         self.join_ended(id);
         let Some(room) = self.room_mut(id) else {
@@ -153,7 +158,12 @@ impl Core {
         };
         room.phase = Phase::Joined;
         room.attempts = 0;
-        room.group = joined.group;
+        if std::mem::replace(&mut room.group, joined.group) != joined.group {
+            // What was asked for in the first flight was of a room that is no more.
+            self.forget_pages(id);
+        }
+        self.forget_old_chat(id, now);
+        let Some(room) = self.room_mut(id) else { return Ok(()) };
         let again = std::mem::replace(&mut room.known, true);
         let unsynced = again && room.members.version != joined.presence_version;
         room.members.count = joined.members;

@@ -114,7 +114,19 @@ impl Core {
         }
     }
 
-    /// What became of chat that was written on a lost connection is not known; it is not repeated.
+    /// Joined again: chat that was written so long ago that it counts as shed is not written again.
+    pub(super) fn forget_old_chat(&mut self, id: RoomId, now: Instant) {
+        let Some(then) = now.checked_sub(CHAT_ACK) else { return };
+        let old = |core: &mut Self| {
+            core.room_mut(id).and_then(|r| r.class(Class::Chat).out.written_before(then))
+        };
+        while let Some(entry) = old(self) {
+            self.stats.failed += 1;
+            entry.resolve(Err(SendError::NoAnswer));
+        }
+    }
+
+    /// The room is over: what became of chat that was written and not answered will not be known.
     pub(super) fn forget_chat(&mut self, id: RoomId) {
         let forget = |core: &mut Self| {
             core.room_mut(id).and_then(|r| r.class(Class::Chat).out.forget_written())

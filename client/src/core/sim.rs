@@ -73,6 +73,7 @@ pub(super) struct Sim {
     refuse: bool,
     sent: u8,
     acks: Vec<(u8, oneshot::Receiver<Result<Ack, SendError>>)>,
+    chat_acks: Vec<(u8, oneshot::Receiver<Result<Ack, SendError>>)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,9 +89,11 @@ pub(super) enum Op {
     Step(u8),
     Up,
     Send,
+    SendChat,
     Refuse,
     Cut,
     Connect,
+    Fail,
 }
 
 fn class(n: u8) -> Class {
@@ -117,6 +120,7 @@ impl Sim {
             refuse: false,
             sent: 0,
             acks: Vec::new(),
+            chat_acks: Vec::new(),
         };
         sim.connect();
         let (answer, joined) = oneshot::channel();
@@ -130,8 +134,20 @@ impl Sim {
     fn connect(&mut self) {
         if !self.connected {
             self.connected = true;
-            self.core.connected(&welcome(), 10);
+            let flight = self.core.first_frames();
+            self.core.connected(&welcome(), 10 + flight.iter().map(Bytes::len).sum::<usize>());
             self.down[0].push_back(frame::Opened { session: 1 }.to_bytes());
+            for mut bytes in flight {
+                self.serve(split(&mut bytes).unwrap().unwrap().parse().unwrap());
+            }
+        }
+    }
+
+    /// A connection that does not come about.
+    fn fail(&mut self) {
+        if !self.connected {
+            self.core.first_frames();
+            self.core.flight_failed();
         }
     }
 
@@ -281,7 +297,7 @@ impl Sim {
         } else if send.class.reliable() && send.id != last + 1 {
             ack.status = AckStatus::OutOfOrder;
             ack.expected = last + 1;
-        } else if std::mem::take(&mut self.refuse) {
+        } else if send.class.reliable() && std::mem::take(&mut self.refuse) {
             ack.status = AckStatus::Refused;
         } else {
             self.logs[send.class.index()].last_id = send.id;
@@ -292,13 +308,18 @@ impl Sim {
         self.reply(ack);
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, class: Class) {
         self.sent = self.sent.wrapping_add(1);
         let (waiter, waiting) = oneshot::channel();
-        let message = Outgoing::signal(Bytes::copy_from_slice(&[self.sent]));
+        let payload = Bytes::copy_from_slice(&[self.sent]);
+        let message = match class {
+            Class::Chat => Outgoing::chat(payload),
+            _ => Outgoing::signal(payload),
+        };
         let draft = Draft::new(message).unwrap();
         self.core.send(self.room.unwrap(), draft, None, Some(waiter)).unwrap();
-        self.acks.push((self.sent, waiting));
+        let acks = if class == Class::Chat { &mut self.chat_acks } else { &mut self.acks };
+        acks.push((self.sent, waiting));
     }
 
     pub(super) fn apply(&mut self, op: Op) {
@@ -341,10 +362,12 @@ impl Sim {
             }
             Op::Step(n) => drop(self.step(class(n))),
             Op::Up => drop(self.up()),
-            Op::Send => self.send(),
+            Op::Send => self.send(Class::Signal),
+            Op::SendChat => self.send(Class::Chat),
             Op::Refuse => self.refuse = true,
             Op::Cut => self.cut(),
             Op::Connect => self.connect(),
+            Op::Fail => self.fail(),
         }
         self.events.append(&mut self.core.arrived.events);
     }
@@ -416,6 +439,18 @@ impl Sim {
         }
         assert_eq!(accepted, expected);
     }
+
+    /// Chat that was on its way when a connection was lost arrives all the same, and once.
+    fn check_sent_chat(&mut self) {
+        let mine = self.logs[2].messages.iter().filter(|m| &*m.sender == "me");
+        let accepted: Vec<u8> = mine.map(|m| m.payload.0[0]).collect();
+        let mut expected = Vec::new();
+        for (n, ack) in &mut self.chat_acks {
+            ack.try_recv().expect("every message is answered").expect("time does not pass");
+            expected.push(*n);
+        }
+        assert_eq!(accepted, expected);
+    }
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -431,9 +466,11 @@ fn op() -> impl Strategy<Value = Op> {
         8 => n.prop_map(Op::Step),
         4 => Just(Op::Up),
         3 => Just(Op::Send),
+        3 => Just(Op::SendChat),
         1 => Just(Op::Refuse),
         1 => Just(Op::Cut),
         2 => Just(Op::Connect),
+        1 => Just(Op::Fail),
     ]
 }
 
@@ -458,6 +495,7 @@ proptest! {
         sim.check_reliable(Class::Binary);
         sim.check_chat();
         sim.check_sent();
+        sim.check_sent_chat();
     }
 
     #[test]

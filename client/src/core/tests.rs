@@ -434,11 +434,24 @@ fn few_joins_with_much_state_are_under_way_at_a_time() {
 
 /// The rooms and positions of joins.
 fn rooms_of(joins: &[Bytes]) -> Vec<(String, Vec<(Class, Seq)>)> {
-    let parse = |join: &Bytes| match split(&mut join.clone()).unwrap().unwrap().parse().unwrap() {
-        Frame::Join(join) => (join.room.to_string(), join.positions),
-        other => panic!("{other:?}"),
+    let join = |frame| match frame {
+        Frame::Join(join) => Some((join.room.to_string(), join.positions)),
+        _ => None,
     };
-    joins.iter().map(parse).collect()
+    flown(joins).into_iter().filter_map(join).collect()
+}
+
+fn flown(frames: &[Bytes]) -> Vec<Frame> {
+    frames.iter().map(|f| split(&mut f.clone()).unwrap().unwrap().parse().unwrap()).collect()
+}
+
+/// The requests for pages, with their class and position.
+fn pages_of(frames: &[Bytes]) -> Vec<(u64, u64, Class, Seq)> {
+    let page = |frame| match frame {
+        Frame::History(h) => Some((h.request, h.group, h.class, h.after)),
+        _ => None,
+    };
+    flown(frames).into_iter().filter_map(page).collect()
 }
 
 #[test]
@@ -447,10 +460,10 @@ fn rooms_are_joined_again_in_the_first_flight_and_not_once_more() {
     bench.join("maths", 7);
     bench.give(SIGNAL, deliver(7, Class::Signal, 1));
     bench.core.disconnected();
-    let joins = bench.core.first_joins();
+    let joins = bench.core.first_frames();
     let positions = vec![(Class::Signal, Seq::new(1, 1)), (Class::Binary, Seq::new(1, 0))];
     assert_eq!(rooms_of(&joins), [("maths".to_owned(), positions)]);
-    bench.core.connected(&welcome(), 10 + joins[0].len());
+    bench.core.connected(&welcome(), 10 + joins.iter().map(Bytes::len).sum::<usize>());
     assert!(!bench.written().iter().any(|f| matches!(f, Frame::Join(_))), "it is under way");
     let Frame::Join(join) = split(&mut joins[0].clone()).unwrap().unwrap().parse().unwrap() else {
         panic!()
@@ -466,15 +479,16 @@ fn a_first_flight_that_led_nowhere_is_flown_again() {
     let mut bench = Bench::new();
     bench.join("maths", 7);
     bench.core.disconnected();
-    let first = rooms_of(&bench.core.first_joins());
-    assert!(bench.core.first_joins().is_empty(), "asked once");
+    let first = rooms_of(&bench.core.first_frames());
+    assert!(bench.core.first_frames().is_empty(), "asked once");
     bench.core.flight_failed();
-    assert_eq!(rooms_of(&bench.core.first_joins()), first);
+    let again = bench.core.first_frames();
+    assert_eq!((rooms_of(&again), pages_of(&again).len()), (first, 2));
     // A room that is left meanwhile is left when the answer comes.
     bench.core.flight_failed();
     let (answer, mut joined) = oneshot::channel();
     bench.core.join(SessionId::CHAT, "physics", &JoinOptions::default(), answer);
-    assert_eq!(bench.core.first_joins().len(), 2);
+    assert_eq!(rooms_of(&bench.core.first_frames()).len(), 2);
     bench.core.connected(&welcome(), 10);
     assert!(joined.try_recv().is_err());
 }
@@ -486,11 +500,108 @@ fn a_first_flight_is_short_and_the_rest_follows() {
         let (answer, _) = oneshot::channel();
         core.join(SessionId::CHAT, &format!("room-{n:0100}"), &JoinOptions::default(), answer);
     }
-    let joins = core.first_joins();
+    let joins = core.first_frames();
     let bytes: usize = joins.iter().map(Bytes::len).sum();
     assert!((4_096..=8_192).contains(&bytes), "{bytes} bytes");
     core.connected(&welcome(), 10 + bytes);
     let mut bench = Bench { core, now: Instant::now() };
     let more = bench.written().iter().filter(|f| matches!(f, Frame::Join(_))).count();
     assert!(more > 0 && joins.len() + more <= 1_000);
+}
+
+/// A client that has signal 1-1 of a room that was 7, and comes back.
+fn comes_back() -> (Bench, frame::Join, u64) {
+    let mut bench = Bench::new();
+    bench.join("maths", 7);
+    bench.give(SIGNAL, deliver(7, Class::Signal, 1));
+    bench.core.disconnected();
+    let flight = bench.core.first_frames();
+    let pages = pages_of(&flight);
+    let (signal, zero) = (Seq::new(1, 1), Seq::new(1, 0));
+    assert_eq!((pages[0].1, pages[0].2, pages[0].3), (7, Class::Signal, signal));
+    assert_eq!((pages[1].1, pages[1].2, pages[1].3), (7, Class::Binary, zero));
+    bench.core.connected(&welcome(), 10);
+    let joins = flown(&flight).into_iter();
+    let mut joins = joins.filter_map(|f| if let Frame::Join(join) = f { Some(join) } else { None });
+    bench.events();
+    (bench, joins.next().unwrap(), pages[0].0)
+}
+
+fn histories(frames: &[Frame]) -> usize {
+    frames.iter().filter(|f| matches!(f, Frame::History(_))).count()
+}
+
+#[test]
+fn what_was_missed_is_asked_for_in_the_first_flight_and_once() {
+    let (mut bench, join, request) = comes_back();
+    let heads = [Seq::new(1, 3), Seq::new(1, 0), Seq::new(1, 0)];
+    bench.give(SIGNAL, joined(&join, 7, heads));
+    bench.give(SIGNAL, frame::Behind { group: 7, class: Class::Signal, head: heads[0] });
+    assert_eq!(histories(&bench.written()), 0, "it is under way");
+    let mut messages = bytes::BytesMut::new();
+    for n in 2..=3 {
+        Frame::from(deliver(7, Class::Signal, n)).encode(&mut messages);
+    }
+    let (group, class, messages) = (7, Class::Signal, Rest(messages.freeze()));
+    let page =
+        frame::Page { request, group, class, flags: 0, upto: heads[0], head: heads[0], messages };
+    bench.give(SIGNAL, page);
+    assert_eq!(bench.events().len(), 2);
+    let caught_up = |f: &Frame| matches!(f, Frame::CaughtUp(c) if c.last == heads[0]);
+    assert!(bench.written().iter().any(caught_up));
+}
+
+#[test]
+fn where_a_room_has_another_handle_what_was_asked_for_is_asked_again() {
+    let (mut bench, join, request) = comes_back();
+    let heads = [Seq::new(1, 3), Seq::new(1, 0), Seq::new(1, 0)];
+    bench.give(SIGNAL, joined(&join, 8, heads));
+    let code = ErrorCode::NotJoined.code();
+    bench.give(SIGNAL, frame::Error { request, code, retry_after_ms: 0, detail: "".into() });
+    bench.give(SIGNAL, frame::Behind { group: 8, class: Class::Signal, head: heads[0] });
+    assert_eq!(histories(&bench.written()), 1);
+    assert!(bench.events().is_empty(), "nothing is lost");
+}
+
+#[test]
+fn where_a_join_is_refused_for_now_what_was_asked_for_is_asked_after_the_next() {
+    let (mut bench, join, request) = comes_back();
+    let refused = |request, code: ErrorCode| frame::Error {
+        request,
+        code: code.code(),
+        retry_after_ms: 0,
+        detail: "".into(),
+    };
+    bench.give(SIGNAL, refused(join.request, ErrorCode::Unavailable));
+    bench.give(SIGNAL, refused(request, ErrorCode::NotJoined));
+    bench.at(Duration::from_secs(2));
+    let heads = [Seq::new(1, 3), Seq::new(1, 0), Seq::new(1, 0)];
+    bench.answer_join(7, heads);
+    bench.give(SIGNAL, frame::Behind { group: 7, class: Class::Signal, head: heads[0] });
+    assert_eq!(histories(&bench.written()), 1);
+    assert!(bench.events().is_empty(), "nothing is lost");
+}
+
+#[test]
+fn chat_that_was_on_its_way_is_written_again_unless_it_is_old() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    let mut old = bench.send(room, Outgoing::chat(Bytes::from_static(b"old")));
+    bench.written();
+    bench.now += Duration::from_secs(4);
+    let mut young = bench.send(room, Outgoing::chat(Bytes::from_static(b"young")));
+    bench.written();
+    bench.core.disconnected();
+    bench.now += Duration::from_secs(2);
+    bench.core.connected(&welcome(), 10);
+    bench.answer_join(7, [Seq::new(1, 0); 3]);
+    let sends: Vec<u64> = bench
+        .written()
+        .into_iter()
+        .filter_map(|f| if let Frame::Send(send) = f { Some(send.id) } else { None })
+        .collect();
+    assert_eq!(sends, [2], "by its id");
+    assert_eq!(old.try_recv().unwrap(), Err(SendError::NoAnswer));
+    assert!(young.try_recv().is_err(), "it waits for its answer");
+    assert_eq!((bench.core.stats.failed, bench.core.stats.resent), (1, 1));
 }

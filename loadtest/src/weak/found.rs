@@ -105,7 +105,10 @@ pub struct Found {
     pub reconnects: u64,
     pub leaves: u64,
     pub joins: u64,
+    /// Chat that members were told they missed.
     pub chat_missed: u64,
+    /// Chat of which nobody knows what became of it; none where that was not looked at.
+    pub chat_unaccounted: Option<u64>,
     pub problems: Vec<String>,
     machine: Vec<Machine>,
     #[serde(skip)]
@@ -153,6 +156,7 @@ impl Found {
             leaves: 0,
             joins: 0,
             chat_missed: 0,
+            chat_unaccounted: None,
             problems: vec![],
             machine: vec![],
             moments: vec![],
@@ -187,6 +191,9 @@ impl Found {
         self.leaves += run.leaves;
         self.joins += run.joins;
         self.chat_missed += run.chat_missed;
+        if let Some(chat) = run.chat_unaccounted {
+            self.chat_unaccounted = Some(self.chat_unaccounted.unwrap_or(0) + chat);
+        }
         self.problems.extend(run.log.problems.iter().cloned());
         self.moments.extend(run.moments.iter().cloned());
         self.back = backs(&self.moments);

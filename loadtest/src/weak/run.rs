@@ -87,6 +87,8 @@ pub struct Outcome {
     pub leaves: u64,
     pub joins: u64,
     pub chat_missed: u64,
+    /// None where that was not looked at.
+    pub chat_unaccounted: Option<u64>,
     /// Load average of the machine before it began.
     pub load_before: Option<f64>,
     /// Cores that this process (clients, peers and testbed) kept busy.
@@ -171,6 +173,7 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
         leaves: 0,
         joins: 0,
         chat_missed: 0,
+        chat_unaccounted: None,
         load_before,
         cores,
     };
@@ -182,6 +185,7 @@ async fn measure(sides: &Sides, spec: Spec, args: &ServerArgs) -> Result<Outcome
             outcome.leaves = all.seen.leaves.load(Relaxed);
             outcome.joins = all.seen.joins.load(Relaxed);
             outcome.chat_missed = all.seen.missed.load(Relaxed);
+            outcome.chat_unaccounted = all.chat_unaccounted().await;
             all.close().await?;
         }
     }

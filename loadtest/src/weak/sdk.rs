@@ -3,9 +3,12 @@
 //! room for each direction, to which the one only sends and in which the other listens; or one room
 //! for both, where they are to see each other come and go.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -38,6 +41,8 @@ const CONNECTING: usize = 32;
 struct Member {
     client: Client,
     says: Room,
+    /// Chat that it has said.
+    chat: Arc<AtomicU64>,
     /// Kept: what is said there is heard.
     _hears: Option<Room>,
 }
@@ -49,7 +54,9 @@ impl Mouth for Member {
             Class::Binary => Outgoing::stroke(payload),
             Class::Chat => Outgoing::chat(payload),
         };
-        self.says.send_nowait(message).map(drop).map_err(|error| error.to_string())
+        self.says.send_nowait(message).map_err(|error| error.to_string())?;
+        self.chat.fetch_add(u64::from(class == Class::Chat), Relaxed);
+        Ok(())
     }
 }
 
@@ -64,6 +71,16 @@ pub struct Seen {
     pub missed: AtomicU64,
 }
 
+/// The chat of one member of a room, from its first message on, the warm-up's included.
+#[derive(Debug)]
+struct Chat {
+    client: Client,
+    link: usize,
+    said: Arc<AtomicU64>,
+    /// That it got, its own included, and that it was told it missed.
+    had: Arc<AtomicU64>,
+}
+
 impl Seen {
     /// Forgets what was seen: everyone came once.
     pub fn reset(&self) {
@@ -73,11 +90,15 @@ impl Seen {
     }
 }
 
+/// Chat without an ack counts as shed after 5 s.
+const SETTLES: Duration = Duration::from_secs(7);
+
 /// Everything of Edgeway that runs.
 pub struct Edgeway {
     pub server: Server,
     pub members: Vec<Client>,
     pub seen: Arc<Seen>,
+    chats: Vec<Chat>,
     tasks: JoinSet<()>,
 }
 
@@ -90,9 +111,36 @@ impl Edgeway {
         })
     }
 
+    /// Chat of which nobody knows what became of it: each member of a room is to have had, or to have been
+    /// told that it missed, all that both have said and were not told was shed. None where the rooms of
+    /// both directions are not one. What is on its way is waited for.
+    pub async fn chat_unaccounted(&self) -> Option<u64> {
+        if self.chats.is_empty() {
+            return None;
+        }
+        let end = tokio::time::Instant::now() + SETTLES;
+        loop {
+            let unaccounted = self.chats.iter().map(|one| self.unaccounted(one)).sum();
+            if unaccounted == 0 || tokio::time::Instant::now() >= end {
+                return Some(unaccounted);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn unaccounted(&self, one: &Chat) -> u64 {
+        let here = self.chats.iter().filter(|other| other.link == one.link);
+        let offered = here.map(|other| {
+            let stats = other.client.stats();
+            other.said.load(Relaxed).saturating_sub(stats.shed + stats.failed)
+        });
+        offered.sum::<u64>().abs_diff(one.had.load(Relaxed))
+    }
+
     /// Ends everything.
     pub async fn close(mut self) -> Result<()> {
         self.tasks.abort_all();
+        drop(self.chats);
         drop(self.members);
         self.server.stop().await
     }
@@ -112,6 +160,7 @@ pub async fn start(
     let mut all = Edgeway {
         members: Vec::new(),
         seen: Arc::new(Seen::default()),
+        chats: Vec::new(),
         tasks: JoinSet::new(),
         server,
     };
@@ -119,14 +168,18 @@ pub async fn start(
     for direction in [Direction::Down, Direction::Up] {
         // Peers first: they are there when the members come.
         let joined = join_all(sides, mode, direction, &all.server, (clients, one_room)).await?;
-        for (member, events) in joined {
+        for (link, (member, events)) in joined.into_iter().enumerate() {
             // Who speaks upwards hears what comes down.
             let hears = match direction {
                 Direction::Up => Direction::Down,
                 Direction::Down => Direction::Up,
             };
             let side = side(sides, direction);
-            let listening = listen(events, hears, Arc::clone(record), Arc::clone(&all.seen));
+            let had = Arc::<AtomicU64>::default();
+            let of_chat = (Arc::clone(&all.seen), Arc::clone(&had));
+            let listening = listen(events, hears, Arc::clone(record), of_chat);
+            let (client, said) = (member.client.clone(), Arc::clone(&member.chat));
+            all.chats.extend(one_room.then_some(Chat { client, link, said, had }));
             all.tasks.spawn_on(listening, &side);
             if direction == Direction::Up {
                 all.members.push(member.client.clone());
@@ -202,7 +255,7 @@ pub fn config(sides: &Sides, server: &Server) -> ClientConfig {
         server_name: Some(SERVER_NAME.to_owned()),
         trust: Trust::Ca(server.ca_pem.clone().into_bytes()),
         agent: "loadtest".to_owned(),
-        connect_timeout: std::time::Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(60),
         ..ClientConfig::new(&sides.address().to_string(), login(""))
     }
 }
@@ -216,7 +269,7 @@ async fn join(
     let (client, events) = Client::connect(config).await?;
     if one_room {
         let says = client.join(&format!("link-{n}")).await?;
-        return Ok((Member { client, says, _hears: None }, events));
+        return Ok((Member { client, says, chat: Arc::default(), _hears: None }, events));
     }
     let [says, hears] = match speaks {
         Direction::Up => ["up", "down"],
@@ -225,10 +278,15 @@ async fn join(
     let only_to_send = JoinOptions { send_only: true, ..JoinOptions::default() };
     let says = client.join_with(&format!("{says}-{n}"), only_to_send).await?;
     let hears = client.join(&format!("{hears}-{n}")).await?;
-    Ok((Member { client, says, _hears: Some(hears) }, events))
+    Ok((Member { client, says, chat: Arc::default(), _hears: Some(hears) }, events))
 }
 
-async fn listen(mut events: Events, hears: Direction, record: Arc<Record>, seen: Arc<Seen>) {
+async fn listen(
+    mut events: Events,
+    hears: Direction,
+    record: Arc<Record>,
+    (seen, had): (Arc<Seen>, Arc<AtomicU64>),
+) {
     loop {
         let batch = events.next_batch(BATCH).await;
         if batch.is_empty() {
@@ -236,8 +294,12 @@ async fn listen(mut events: Events, hears: Direction, record: Arc<Record>, seen:
         }
         for event in batch {
             match event {
-                Event::Message(message) => record.arrived(hears, message.class, &message.payload),
+                Event::Message(message) => {
+                    had.fetch_add(u64::from(message.class == Class::Chat), Relaxed);
+                    record.arrived(hears, message.class, &message.payload);
+                }
                 Event::Gap { missed, .. } => {
+                    had.fetch_add(missed, Relaxed);
                     seen.missed.fetch_add(missed, Relaxed);
                 }
                 Event::Presence(change) if hears == Direction::Up => {

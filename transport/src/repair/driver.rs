@@ -113,10 +113,13 @@ impl Repair {
     /// Counts what is about to be written to a lane, and plans its copies.
     pub(crate) fn sent(&mut self, conn: &quinn::Connection, lane: Lane, frames: &[Bytes]) {
         self.written = true;
+        let now = Instant::now();
+        if let Some(controller) = &self.controller {
+            controller.asked(now);
+        }
         if super::repaired(lane).is_none() {
             return;
         }
-        let now = Instant::now();
         let max = self.enabled.then(|| conn.max_datagram_size()).flatten();
         self.read(conn, now);
         for frames in frames {

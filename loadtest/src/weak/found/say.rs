@@ -45,14 +45,17 @@ impl Found {
             );
         }
         println!(
-            "  wire {} bytes in {} packets, {:.1}% lost; resent {}, reconnects {}, leaves seen {}, joins seen {}",
+            "  wire {} bytes in {} packets, {:.1}% lost; resent {}, reconnects {}, leaves seen {}, joins seen {}, \
+             chat told as missed {}, unaccounted for {}",
             self.wire.bytes,
             self.wire.packets,
             self.wire.loss * 100.0,
             self.resent,
             self.reconnects,
             self.leaves,
-            self.joins
+            self.joins,
+            self.chat_missed,
+            self.chat_unaccounted.map_or_else(|| "-".to_owned(), |chat| chat.to_string())
         );
         for one in &self.machine {
             println!(

@@ -20,6 +20,8 @@ pub enum Figure {
     Wrong { class: Class },
     /// Messages of reliable classes that did not arrive.
     Lost,
+    /// Chat that neither arrived nor was counted as missed or shed.
+    Unaccounted,
     /// Messages of a class that did not arrive, of all, per cent.
     Missing { class: Class },
     /// How many times better the quantile of signals is than the best of the others.
@@ -66,7 +68,7 @@ impl Figure {
             Self::Times { .. } | Self::Bytes { .. } => " times",
             Self::Missing { .. } => "%",
             Self::Share => " fair shares",
-            Self::Wrong { .. } | Self::Lost | Self::Seen | Self::Testbed => "",
+            Self::Wrong { .. } | Self::Lost | Self::Unaccounted | Self::Seen | Self::Testbed => "",
         }
     }
 
@@ -114,6 +116,10 @@ impl Figure {
                     (lost + row.sent - row.delivered, sent + row.sent)
                 });
                 Some(count(lost, sent))
+            }
+            Self::Unaccounted => {
+                let row = found.both(Class::Chat)?;
+                Some(count(usize::try_from(found.chat_unaccounted?).ok()?, row.sent))
             }
             Self::Missing { class } => {
                 let row = found.both(*class)?;

@@ -188,6 +188,11 @@ fn nothing_lost(task: Task) -> [Check; 2] {
     ]
 }
 
+fn chat_counted(task: Task) -> Check {
+    let what = "chat that neither arrived nor was counted";
+    check(task, what, Figure::Unaccounted, Target::AtMost(0.0), 0)
+}
+
 fn blackout() -> Vec<Check> {
     let task = quic("blackout-6s", Offer::Standard);
     let mut checks = vec![back(task, "blackout", 0.9, 150.0)];
@@ -206,6 +211,7 @@ fn handover() -> Vec<Check> {
         let task = Task { kind, ..quic("handover", Offer::Standard) };
         checks.push(back(task, "hand_over", 0.99, most));
         checks.extend(nothing_lost(task));
+        checks.push(chat_counted(task));
     }
     checks
 }
@@ -215,6 +221,7 @@ fn rebind() -> Vec<Check> {
     let gap = Figure::Gap { what: "rebind" };
     let mut checks = vec![check(task, "longest gap", gap, Target::AtMost(500.0), MOMENTS)];
     checks.extend(nothing_lost(task));
+    checks.push(chat_counted(task));
     checks
 }
 
@@ -231,6 +238,7 @@ fn udp_blocked() -> Vec<Check> {
         back(midway, "udp_block", 0.99, 3000.0),
     ];
     checks.extend(nothing_lost(midway));
+    checks.push(chat_counted(midway));
     checks
 }
 
