@@ -21,9 +21,9 @@ use super::{
 const KEPT_BYTES: usize = 32 * 1024;
 const KEPT_ITEMS: usize = 128;
 
-/// Acks that are kept for the case of a silence: those of one round trip of a busy client. A lost
+/// Acks and presence that are kept until they have arrived: those of one round trip of a busy client. A lost
 /// one holds up the signals behind it on its lane.
-const KEPT_ACKS: usize = 32;
+const KEPT_RIDERS: usize = 32;
 
 /// A frame is not repaired for longer than this: the stream will do.
 const LATE: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ struct Item {
     what: Repaired,
     /// Kept until it has arrived, for the probes of a silence: signals, and what stands between them.
     kept: bool,
+    /// Nobody waits for it: it is sent again only with the signals behind it.
+    rides: bool,
     first: u64,
     frames: Bytes,
     sent: Instant,
@@ -58,6 +60,9 @@ impl Item {
 
     fn schedule(&mut self, path: PathView, now: Instant) {
         self.due = None;
+        if self.rides {
+            return;
+        }
         for (n, stage) in stages(path, self.what).enumerate().skip(self.stage) {
             let due = self.sent + stage;
             if due > now {
@@ -82,7 +87,8 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Counts what is written to a lane, and keeps it where it is to be repaired (`path`).
+    /// Counts what is written to a lane, and keeps it where it is to be repaired (`path`). Whether it is
+    /// what somebody waits for: a signal, and not only what comes in passing.
     pub(crate) fn sent(
         &mut self,
         lane: Lane,
@@ -90,13 +96,13 @@ impl Copies {
         path: Option<PathView>,
         max_bytes: usize,
         now: Instant,
-    ) {
-        let Some(what) = repaired(lane) else { return };
-        let signal = what == Repaired::Signal;
-        let what = if in_passing(frames) { Repaired::Stroke } else { what };
-        // Only a client that talks gets acks: what idle ones are told costs no memory.
-        let ack = signal && frames.first() == Some(&Ack::KIND);
-        let kept = what == Repaired::Signal || ack;
+    ) -> bool {
+        let Some(what) = repaired(lane) else { return false };
+        let passing = what == Repaired::Signal && in_passing(frames);
+        let what = if passing { Repaired::Stroke } else { what };
+        // Credit, on the control lane, is waited for, but not as much as signals are.
+        let rides = passing && !lane.is_control();
+        let ack = rides && frames.first() == Some(&Ack::KIND);
         let at = match self.counts.iter().position(|(l, _)| *l == lane) {
             Some(at) => at,
             None => {
@@ -106,18 +112,22 @@ impl Copies {
         };
         let first = self.counts[at].1;
         self.counts[at].1 += count(frames);
-        let Some(path) = path else { return };
+        let Some(path) = path else { return false };
         let fits = frames.len() + COPY_HEADER_BYTES <= max_bytes;
         if !fits || self.bytes + frames.len() > KEPT_BYTES || self.items.len() == KEPT_ITEMS {
-            return;
+            return what == Repaired::Signal;
         }
-        if kept && what == Repaired::Stroke {
-            self.forget_an_ack();
+        // Of a path that loses nothing only acks are kept, for a silence: only a client that talks gets
+        // them, and what idle ones are told costs no memory.
+        let kept = what == Repaired::Signal || ack || (rides && path.doubtful);
+        if rides && kept {
+            self.forget_a_rider();
         }
         let mut item = Item {
             lane,
             what,
             kept,
+            rides,
             first,
             frames: frames.clone(),
             sent: now,
@@ -130,6 +140,7 @@ impl Copies {
             self.bytes += item.frames.len();
             self.items.push_back(item);
         }
+        what == Repaired::Signal
     }
 
     /// The next datagram to be sent now, if any: copies that are due, as many as fit.
@@ -141,6 +152,7 @@ impl Copies {
         now: Instant,
     ) -> Option<Bytes> {
         let mut out = BytesMut::new();
+        let mut signals = None;
         for item in &mut self.items {
             if item.due.is_none_or(|due| due > now) {
                 continue;
@@ -158,9 +170,49 @@ impl Copies {
             item.again = [item.again[1], Some(now)];
             item.stage = item.stage.saturating_add(1);
             item.schedule(path, now);
+            if item.what == Repaired::Signal {
+                signals = Some(item.lane);
+            }
+        }
+        if let Some(lane) = signals {
+            self.put_riders(&mut out, lane, acked, max_bytes, now);
         }
         self.forget(acked, now);
         (!out.is_empty()).then(|| out.freeze())
+    }
+
+    /// What a signal that is written to a lane now stands behind: to be sent with it, so that it waits for
+    /// nothing that was lost before.
+    pub(crate) fn riders(
+        &mut self,
+        lane: Lane,
+        acked: &impl Acked,
+        max_bytes: usize,
+        now: Instant,
+    ) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        self.put_riders(&mut out, lane, acked, max_bytes, now);
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    fn put_riders(
+        &mut self,
+        out: &mut BytesMut,
+        lane: Lane,
+        acked: &impl Acked,
+        max_bytes: usize,
+        now: Instant,
+    ) {
+        for item in self.items.iter_mut().filter(|i| i.rides && i.lane == lane) {
+            if out.len() + COPY_HEADER_BYTES + item.frames.len() > max_bytes {
+                return;
+            }
+            if !item.arrived(acked) {
+                put_copy(out, item.lane, item.first, &item.frames);
+                self.made += 1;
+                item.again = [item.again[1], Some(now)];
+            }
+        }
     }
 
     /// Whether there is nothing that may have to be sent again.
@@ -218,11 +270,10 @@ impl Copies {
         self.probed.map_or(now, |at| at + every)
     }
 
-    /// Makes room for another ack where there are as many as are kept.
-    fn forget_an_ack(&mut self) {
-        let is_ack = |i: &Item| i.kept && i.what == Repaired::Stroke;
-        if self.items.iter().filter(|i| is_ack(i)).count() >= KEPT_ACKS
-            && let Some(at) = self.items.iter().position(is_ack)
+    /// Makes room for another rider where there are as many as are kept.
+    fn forget_a_rider(&mut self) {
+        if self.items.iter().filter(|i| i.rides).count() >= KEPT_RIDERS
+            && let Some(at) = self.items.iter().position(|i| i.rides)
             && let Some(oldest) = self.items.remove(at)
         {
             self.bytes -= oldest.frames.len();
@@ -249,9 +300,9 @@ impl Copies {
     }
 }
 
-/// Whether nobody waits for any of these frames: acks of strokes and chat, credit, and presence are
-/// many. They are copied like strokes, so that a lost one does not hold up the signals behind it for
-/// long, and a thousand pupils who come into a room cost no more than they must.
+/// Whether nobody waits for any of these frames: acks of strokes, credit, and presence are many. They
+/// are copied like strokes, or only with the signals behind them, so that a lost one does not hold
+/// those up for long, and a thousand pupils who come into a room cost no more than they must.
 fn in_passing(frames: &Bytes) -> bool {
     let mut at = 0;
     while let Ok(Some((header, body))) = measure(&frames[at..]) {
@@ -290,6 +341,27 @@ mod tests {
 
     const LANE: Lane = Lane::new(1, Class::Signal);
     const EVERY: Duration = Duration::from_millis(50);
+
+    fn ack() -> Ack {
+        Ack {
+            group: 1,
+            class: Class::Binary,
+            id: 1,
+            status: edgeway_proto::AckStatus::Accepted,
+            seq: edgeway_proto::Seq::ZERO,
+            expected: 0,
+        }
+    }
+
+    /// The numbers of the copies in a datagram.
+    fn numbers(datagram: Option<Bytes>) -> Vec<u64> {
+        let mut datagram = datagram.unwrap_or_default();
+        let mut numbers = Vec::new();
+        while let Some((_, first, _)) = super::super::take_copy(&mut datagram) {
+            numbers.push(first);
+        }
+        numbers
+    }
 
     fn lossy() -> PathView {
         PathView { rtt: Duration::from_millis(100), loss: 0.1, doubtful: true, busy: true }
@@ -353,27 +425,33 @@ mod tests {
         let now = Instant::now();
         let clean = PathView { loss: 0.0, doubtful: false, ..lossy() };
         let mut copies = Copies::default();
-        let ack = Ack {
-            group: 1,
-            class: Class::Chat,
-            id: 1,
-            status: edgeway_proto::AckStatus::Accepted,
-            seq: edgeway_proto::Seq::ZERO,
-            expected: 0,
-        };
         for _ in 0..100 {
-            copies.sent(LANE, &ack.to_bytes(), Some(clean), 1200, now);
+            copies.sent(LANE, &ack().to_bytes(), Some(clean), 1200, now);
         }
-        assert_eq!(copies.items.len(), KEPT_ACKS);
+        assert_eq!(copies.items.len(), KEPT_RIDERS);
         copies.sent(LANE, &Ping { token: 1 }.to_bytes(), Some(clean), 1200, now);
-        let mut probe = copies.probe(&Arrived(false), 1200, EVERY, now).unwrap();
-        let mut numbers = Vec::new();
-        while let Some((_, first, _)) = super::super::take_copy(&mut probe) {
-            numbers.push(first);
-        }
-        assert_eq!(numbers, (68..=100).collect::<Vec<_>>());
+        let probe = copies.probe(&Arrived(false), 1200, EVERY, now);
+        assert_eq!(numbers(probe), (68..=100).collect::<Vec<_>>());
         assert!(copies.due(clean, &Arrived(true), 1200, now).is_none());
         assert!(copies.items.is_empty(), "arrived");
+    }
+
+    #[test]
+    fn acks_are_sent_again_only_with_a_signal_behind_them() {
+        let now = Instant::now();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut copies = Copies::default();
+        copies.sent(LANE, &ack().to_bytes(), Some(lossy()), 1200, now);
+        copies.sent(LANE, &ack().to_bytes(), Some(lossy()), 1200, now);
+        assert_eq!(copies.next_due(), None);
+        copies.sent(LANE, &Ping { token: 1 }.to_bytes(), Some(lossy()), 1200, at(50));
+        let with = copies.riders(LANE, &Arrived(false), 1200, at(50));
+        assert_eq!(numbers(with), [0, 1]);
+        let other = Lane::new(2, Class::Signal);
+        assert_eq!(copies.riders(other, &Arrived(false), 1200, at(50)), None);
+        assert_eq!(numbers(copies.due(lossy(), &Arrived(false), 1200, at(60))), [2, 0, 1]);
+        assert_eq!(numbers(copies.due(lossy(), &Arrived(true), 1200, at(75))), [2]);
+        assert_eq!(copies.items.len(), 1, "what has arrived is forgotten");
     }
 
     #[test]

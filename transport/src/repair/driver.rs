@@ -124,7 +124,15 @@ impl Repair {
         self.read(conn, now);
         for frames in frames {
             let path = max.map(|_| self.view);
-            self.copies.sent(lane, frames, path, max.unwrap_or(0), now);
+            let signal = self.copies.sent(lane, frames, path, max.unwrap_or(0), now);
+            // Taken with the stream's frame into one packet, most often.
+            if signal
+                && self.view.doubtful
+                && let (Some(max), Some(acked)) = (max, &self.controller)
+                && let Some(datagram) = self.copies.riders(lane, &**acked, max, now)
+            {
+                send(conn, datagram);
+            }
         }
         if let Some(controller) = &self.controller
             && !self.copies.is_empty()
