@@ -17,7 +17,7 @@ use tracing::debug;
 
 use crate::{
     context::Context,
-    outbox::{Closing, Limits, Outbox},
+    outbox::{Closing, Limits, Outbox, Policy},
     paths::Sampled,
     reader::Reader,
     registry::Device,
@@ -67,9 +67,13 @@ impl Conn {
             outbox_bytes: ctx.limits.outbox_bytes,
             uplink_credit: ctx.limits.uplink_credit,
         };
+        let outbox = Outbox::new(limits);
+        if connection.transport == Transport::Tcp {
+            outbox.with(Policy::grant_by_quarters);
+        }
         Self {
             id: ctx.registry.next_id(),
-            outbox: Arc::new(Outbox::new(limits)),
+            outbox: Arc::new(outbox),
             remote: connection.remote,
             transport: connection.transport,
             path: connection.sender.path().cloned().map(Sampled::new),

@@ -16,8 +16,8 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use edgeway_proto::{
     Class, CloseCode, FrameBuffer, Lane, RawFrame,
-    frame::{Behind, Close, Deliver, Gap, Hello, Open, Send, split},
-    limits::REASON_BYTES,
+    frame::{Behind, Close, Deliver, Gap, Hello, Open, Send, measure, split},
+    limits::{REASON_BYTES, RECORD_BYTES},
     record::{self, RecordBuffer},
     varint,
 };
@@ -34,6 +34,11 @@ use crate::{
 
 /// Bytes read at a time. A record of TLS holds at most this much.
 const READ_BYTES: usize = 16 * 1024;
+
+/// Bytes of a record of strokes or chat, about. A reader has a record when all of it is there, and its
+/// credit comes back then: a lane's whole window in one record would be sent in one piece each round
+/// trip, and on a slow link a signal behind it would wait for all of it.
+const LOW_RECORD_BYTES: usize = 2 * 1024;
 
 /// Reads before other tasks get a turn.
 const READ_BUDGET: usize = 16;
@@ -266,14 +271,14 @@ pub struct Sender {
 
 impl Sender {
     pub(crate) async fn send(&mut self, lane: Lane, frames: &mut [Bytes]) -> Result<(), SendError> {
-        let len = frames.iter().map(Bytes::len).sum();
-        // One write makes one TLS record; the copy is small beside the encryption that follows.
-        let mut out = BytesMut::with_capacity(len + 8);
-        if !self.legacy.load(Ordering::Acquire) {
-            record::put_header(&mut out, lane, len);
-        }
-        for frame in frames {
-            out.put_slice(frame);
+        // One write; the copy is small beside the encryption that follows.
+        let mut out = BytesMut::new();
+        if self.legacy.load(Ordering::Acquire) {
+            frames.iter().for_each(|frames| out.put_slice(frames));
+        } else if lane.is_control() || lane.class == Class::Signal {
+            put_records(&mut out, lane, frames, RECORD_BYTES);
+        } else {
+            put_records(&mut out, lane, frames, LOW_RECORD_BYTES);
         }
         self.write.write_all(&out).await.map_err(lost)
     }
@@ -292,6 +297,74 @@ impl Sender {
     }
 }
 
+/// Lays frames into records of `most` bytes at most, or of one frame where that is larger.
+fn put_records(out: &mut BytesMut, lane: Lane, frames: &[Bytes], most: usize) {
+    let len: usize = frames.iter().map(Bytes::len).sum();
+    out.reserve(len + 4 * (len / most + 1));
+    if len <= most {
+        record::put_header(out, lane, len);
+        frames.iter().for_each(|frames| out.put_slice(frames));
+        return;
+    }
+    let all = frames.concat();
+    let mut rest = all.as_slice();
+    while !rest.is_empty() {
+        let (record, behind) = rest.split_at(whole_frames(rest, most));
+        record::put_header(out, lane, record.len());
+        out.put_slice(record);
+        rest = behind;
+    }
+}
+
+/// Bytes of the frames at the front of `all` that fit into `most`, of the first in any case.
+fn whole_frames(all: &[u8], most: usize) -> usize {
+    let mut end = 0;
+    while let Ok(Some((header, body))) = measure(&all[end..])
+        && end + header + body <= all.len()
+        && (end == 0 || end + header + body <= most)
+    {
+        end += header + body;
+    }
+    // Whole frames are all that is ever written.
+    if end == 0 { all.len() } else { end }
+}
+
 fn lost(e: io::Error) -> SendError {
     SendError(e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use edgeway_proto::frame::Ping;
+
+    use super::*;
+
+    /// The lengths of the records that frames are laid into, and all that is in them.
+    fn records(frames: &[Bytes], most: usize) -> (Vec<usize>, Vec<u8>) {
+        let lane = Lane::new(1, Class::Chat);
+        let mut out = BytesMut::new();
+        put_records(&mut out, lane, frames, most);
+        let mut buffer = RecordBuffer::default();
+        buffer.push(&out);
+        let (mut lens, mut all) = (Vec::new(), Vec::new());
+        while let Some((of, record)) = buffer.next_record().unwrap() {
+            assert_eq!(of, lane);
+            lens.push(record.len());
+            all.extend_from_slice(&record);
+        }
+        (lens, all)
+    }
+
+    #[test]
+    fn records_of_low_lanes_are_small_and_hold_whole_frames() {
+        let frame = Ping { token: 1 }.to_bytes();
+        let three = Bytes::from(frame.repeat(3));
+        let frames = [three.clone(), frame.clone(), three];
+        let n = frame.len();
+        assert_eq!(records(&frames, 2 * n + 1), (vec![2 * n, 2 * n, 2 * n, n], frames.concat()));
+        assert_eq!(records(&frames, 7 * n), (vec![7 * n], frames.concat()));
+        assert_eq!(records(&frames, 1).0, [n; 7], "one frame at least");
+    }
 }

@@ -406,6 +406,21 @@ fn credit_is_granted_anew_when_half_of_it_is_consumed() {
 }
 
 #[test]
+fn credit_of_strokes_and_chat_comes_back_by_quarters_where_it_is_asked_for() {
+    let mut p = policy();
+    p.grant_by_quarters();
+    p.open(3);
+    p.consumed(Lane::new(3, Class::Signal), 499);
+    let lane = Lane::new(3, Class::Chat);
+    p.consumed(lane, 124);
+    assert!(next(&mut p).is_none());
+    p.consumed(lane, 1);
+    let (_, written) = next(&mut p).unwrap();
+    let credit = Credit { session: 3, class: Class::Chat, total: 625 };
+    assert_eq!(written[0].parse().unwrap(), Frame::Credit(credit));
+}
+
+#[test]
 fn a_session_that_arrives_before_the_hello_gets_its_credit_with_it() {
     let mut p = Policy::new(Limits { outbox_bytes: BOUND, uplink_credit: [1000; 3] });
     p.open(1);
