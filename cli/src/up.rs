@@ -100,8 +100,9 @@ impl fmt::Display for Welcome {
         }
         writeln!(f, "{}", self.ready_line())?;
         writeln!(f, "Try, in two more terminals:")?;
-        let more = self.chat_flags();
+        let more = self.chat_flags("quic");
         writeln!(f, "  edgeway chat --user ada --room lesson-1{more}")?;
+        let more = self.chat_flags("tcp");
         write!(f, "  edgeway chat --user bob --room lesson-1{more} --transport tcp")
     }
 }
@@ -117,10 +118,12 @@ impl Welcome {
         ready_line(&values)
     }
 
-    /// What `chat` must be told because it is not its default.
-    fn chat_flags(&self) -> String {
+    /// What `chat` must be told because it is not its default. The transports may have ports of
+    /// their own.
+    fn chat_flags(&self, transport: &str) -> String {
         let mut flags = String::new();
-        if let Some((_, addr)) = self.clients.first().filter(|(_, addr)| addr.port() != 4433) {
+        let listener = self.clients.iter().find(|(name, _)| *name == transport);
+        if let Some((_, addr)) = listener.filter(|(_, addr)| addr.port() != 4433) {
             flags += &format!(" --server {addr}");
         }
         if let Some(ca) = self.ca.as_ref().filter(|ca| certs::of_local_up().as_ref() != Some(ca)) {
