@@ -82,12 +82,12 @@ impl Client {
     /// # Errors
     /// Says whose fault it is, and whether another try may help.
     pub async fn connect(config: ClientConfig) -> Result<(Self, Events), ConnectError> {
-        let connector = Connector::bound(&config.trust, config.bind)?;
+        let connector = Connector::of(&config)?;
         Self::connect_through(&connector, config).await
     }
 
-    /// The same, sharing a socket and TLS with other clients. `config.trust` and `config.bind` are not
-    /// looked at.
+    /// The same, sharing a socket and TLS with other clients. `config.trust`, `config.bind` and
+    /// `config.tcp_bbr` are not looked at.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).

@@ -83,6 +83,9 @@ pub struct ClientConfig {
     /// Says the first words of a return before the handshake is complete, where the server takes that:
     /// never a password. Over QUIC only. On by default.
     pub early_data: bool,
+    /// Uses bbr over TCP, where the kernel has it and permits it; else what the system has chosen. On by
+    /// default.
+    pub tcp_bbr: bool,
     /// Who the user is.
     pub login: Login,
     /// Names this installation of the app: at most 128 bytes, the same at each start, and different
@@ -122,6 +125,7 @@ impl ClientConfig {
             head_start: Duration::from_millis(300),
             repair: true,
             early_data: true,
+            tcp_bbr: true,
             login,
             device: String::new(),
             join: Vec::new(),

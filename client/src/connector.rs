@@ -14,7 +14,7 @@ use edgeway_transport::{
 
 use parking_lot::Mutex;
 
-use crate::{ConnectError, Trust, memory::Memory};
+use crate::{ClientConfig, ConnectError, Trust, memory::Memory};
 
 /// TLS and the UDP socket that connections are made with. A process with many clients makes one (or a
 /// few, to spread them over several sockets) and connects with
@@ -39,14 +39,18 @@ impl Connector {
     /// # Errors
     /// [`ConnectError::Config`] where the PEM text is not readable.
     pub fn new(trust: &Trust) -> Result<Self, ConnectError> {
-        Self::bound(trust, None)
+        Self::with(trust, None, true)
     }
 
-    /// The same, with sockets that use this address of the machine; `None` leaves it to the system.
+    /// What a client with this configuration makes for itself.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn bound(trust: &Trust, bind: Option<IpAddr>) -> Result<Self, ConnectError> {
+    pub fn of(config: &ClientConfig) -> Result<Self, ConnectError> {
+        Self::with(&config.trust, config.bind, config.tcp_bbr)
+    }
+
+    fn with(trust: &Trust, bind: Option<IpAddr>, tcp_bbr: bool) -> Result<Self, ConnectError> {
         let trust = match trust {
             Trust::Web => tls::Trust::Web,
             Trust::Ca(pem) => tls::Trust::Ca(pem.clone()),
@@ -54,7 +58,7 @@ impl Connector {
         let tls = ClientTls::new(&trust)
             .map_err(|e| ConnectError::Config { problem: format!("trust: {e}") })?;
         // Each connection's writer keeps it alive, at distances that it learns.
-        let settings = Settings { keep_alive: None, ..Settings::default() };
+        let settings = Settings { keep_alive: None, tcp_bbr, ..Settings::default() };
         let dialer = Arc::new(Dialer::new(tls, settings).bind(bind));
         Ok(Self { dialer, known: Arc::default() })
     }

@@ -71,6 +71,7 @@ impl Gateway {
             sessions: config.limits.sessions,
             idle_timeout: config.limits.idle_timeout,
             keep_alive: None,
+            tcp_bbr: config.tcp_bbr,
         };
         let failed = |what, addr, key| move |source| BindError::Listen { what, addr, key, source };
         let (mut quic, mut tcp) = (None, None);
@@ -79,12 +80,12 @@ impl Gateway {
             quic = Some(listener.map_err(failed("QUIC", addr, "gateway.listen.quic"))?);
         }
         if let (Some(addr), Some(tls)) = (config.tcp, &config.tls) {
-            let listener = TcpListener::bind(addr, Some(tls));
+            let listener = TcpListener::bind(addr, Some(tls), config.tcp_bbr);
             tcp = Some(listener.map_err(failed("TLS over TCP", addr, "gateway.listen.tcp"))?);
         }
         let plain = match config.plain {
             Some(addr) => {
-                let listener = TcpListener::bind(addr, None);
+                let listener = TcpListener::bind(addr, None, config.tcp_bbr);
                 Some(listener.map_err(failed("plain TCP", addr, "gateway.listen.plain"))?)
             }
             None => None,

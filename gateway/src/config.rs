@@ -57,11 +57,15 @@ pub struct RawListen {
     pub tcp: String,
     /// TCP address in the clear, for legacy clients behind something that ends TLS.
     pub plain: String,
+    /// Whether TCP connections use bbr, where the kernel has it and permits it; else what the system has
+    /// chosen.
+    pub tcp_bbr: bool,
 }
 
 impl Default for RawListen {
     fn default() -> Self {
-        Self { quic: "127.0.0.1:4433".into(), tcp: "127.0.0.1:4433".into(), plain: String::new() }
+        let address = "127.0.0.1:4433";
+        Self { quic: address.into(), tcp: address.into(), plain: String::new(), tcp_bbr: true }
     }
 }
 
@@ -180,6 +184,8 @@ pub struct Config {
     pub tcp: Option<SocketAddr>,
     /// TCP address in the clear.
     pub plain: Option<SocketAddr>,
+    /// Whether TCP connections use bbr.
+    pub tcp_bbr: bool,
     /// Its certificate.
     pub tls: Option<ServerTls>,
     /// Bounds and times.
@@ -298,6 +304,7 @@ pub fn validate(
             quic,
             tcp,
             plain,
+            tcp_bbr: raw.listen.tcp_bbr,
             tls,
             limits,
             routes: routes.into_iter().collect(),

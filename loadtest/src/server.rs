@@ -32,6 +32,8 @@ pub struct Listen {
     pub quic: SocketAddr,
     pub tcp: SocketAddr,
     pub http: SocketAddr,
+    /// Whether TCP uses bbr where it may.
+    pub tcp_bbr: bool,
 }
 
 /// A running `edgeway up`; ended when dropped.
@@ -54,7 +56,7 @@ impl Server {
         let [quic, tcp, http] = [free_udp_port()?, free_tcp_port()?, free_tcp_port()?];
         let more = if policy_off { "\n[rooms]\nchat_per_second = 0\n" } else { "" };
         let command = Command::new(program(args)?);
-        Self::start_as(command, Listen { quic, tcp, http }, more).await
+        Self::start_as(command, Listen { quic, tcp, http, tcp_bbr: true }, more).await
     }
 
     /// Starts it by `command`, which is the program alone. `more` is more of its config.
@@ -71,7 +73,7 @@ impl Server {
         let ca = dir.path().join("data").join("certs").join("ca.pem");
         let ca_pem =
             fs::read_to_string(&ca).with_context(|| format!("cannot read {}", ca.display()))?;
-        let Listen { quic, tcp, http } = listen;
+        let Listen { quic, tcp, http, .. } = listen;
         Ok(Self { child, quic, tcp, http, ca_pem, dir })
     }
 
@@ -125,10 +127,11 @@ pub fn program(args: &ServerArgs) -> Result<PathBuf> {
 
 /// The config file. Written as text: what is measured is what a person could write.
 fn config_text(listen: Listen, dir: &Path, more: &str) -> String {
-    let Listen { quic, tcp, http } = listen;
+    let Listen { quic, tcp, http, tcp_bbr } = listen;
     let data = toml_string(&dir.join("data").to_string_lossy());
     format!(
-        "[gateway.listen]\nquic = \"{quic}\"\ntcp = \"{tcp}\"\n\n[http]\nlisten = \"{http}\"\n\n\
+        "[gateway.listen]\nquic = \"{quic}\"\ntcp = \"{tcp}\"\n\
+         tcp_bbr = {tcp_bbr}\n\n[http]\nlisten = \"{http}\"\n\n\
          [backend]\ndata_dir = {data}\n{more}"
     )
 }
@@ -156,11 +159,11 @@ mod tests {
     #[test]
     fn the_config_is_the_one_a_person_would_write() {
         let addr = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let listen = Listen { quic: addr(1), tcp: addr(2), http: addr(3) };
+        let listen = Listen { quic: addr(1), tcp: addr(2), http: addr(3), tcp_bbr: false };
         let config = |more| config_text(listen, Path::new("/tmp/a \"b\""), more);
         assert_eq!(
             config("\n[rooms]\nchat_per_second = 0\n"),
-            "[gateway.listen]\nquic = \"127.0.0.1:1\"\ntcp = \"127.0.0.1:2\"\n\n\
+            "[gateway.listen]\nquic = \"127.0.0.1:1\"\ntcp = \"127.0.0.1:2\"\ntcp_bbr = false\n\n\
              [http]\nlisten = \"127.0.0.1:3\"\n\n\
              [backend]\ndata_dir = \"/tmp/a \\\"b\\\"/data\"\n\n\
              [rooms]\nchat_per_second = 0\n"

@@ -161,7 +161,7 @@ impl Dialer {
         let stream = self.connect(addr).await.map_err(DialError::Tcp)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls.tcp));
         let stream = tls.connect(server, stream).await.map_err(DialError::Tcp)?;
-        Ok(tcp::connection(Stream::Tls(Box::new(stream.into())), addr, Some(false)))
+        Ok(tcp::connection(Stream::tls(stream.into()), addr, Some(false)))
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
@@ -170,7 +170,7 @@ impl Dialer {
             socket.bind(self.local(addr))?;
         }
         let stream = socket.connect(addr).await?;
-        socket::tune(&stream)?;
+        socket::tune(&stream, self.settings.tcp_bbr)?;
         Ok(stream)
     }
 
@@ -180,8 +180,8 @@ impl Dialer {
     /// See [`DialError`].
     pub async fn plain(addr: SocketAddr, legacy: bool) -> Result<Connection, DialError> {
         let stream = TcpStream::connect(addr).await.map_err(DialError::Tcp)?;
-        socket::tune(&stream).map_err(DialError::Tcp)?;
-        Ok(tcp::connection(Stream::Plain(stream), addr, Some(legacy)))
+        socket::tune(&stream, true).map_err(DialError::Tcp)?;
+        Ok(tcp::connection(Stream::plain(stream), addr, Some(legacy)))
     }
 
     /// Waits until the peers of all closed connections have been told.

@@ -5,6 +5,7 @@
 //! lane to a [`Sink`], the [`Sender`] writes frames to a lane. Neither queues: bounds are kept by
 //! the credit of the lanes (WIRE.md, "Credit"), above this crate.
 
+mod bbr;
 mod congestion;
 mod dial;
 mod half;

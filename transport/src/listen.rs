@@ -130,6 +130,7 @@ impl IncomingQuic {
 pub struct TcpListener {
     listener: tokio::net::TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
+    bbr: bool,
 }
 
 impl TcpListener {
@@ -137,10 +138,10 @@ impl TcpListener {
     ///
     /// # Errors
     /// The address is in use or not ours.
-    pub fn bind(addr: SocketAddr, tls: Option<&ServerTls>) -> io::Result<Self> {
+    pub fn bind(addr: SocketAddr, tls: Option<&ServerTls>, bbr: bool) -> io::Result<Self> {
         let listener = tokio::net::TcpListener::from_std(socket::tcp_listener(addr)?)?;
         let tls = tls.map(|tls| Arc::clone(&tls.tcp));
-        Ok(Self { listener, tls })
+        Ok(Self { listener, tls, bbr })
     }
 
     /// Where it listens.
@@ -158,7 +159,7 @@ impl TcpListener {
     /// the process (`EMFILE`) call for a pause.
     pub async fn accept(&self) -> io::Result<IncomingTcp> {
         let (stream, remote) = self.listener.accept().await?;
-        Ok(IncomingTcp { stream, remote, tls: self.tls.clone() })
+        Ok(IncomingTcp { stream, remote, tls: self.tls.clone(), bbr: self.bbr })
     }
 }
 
@@ -168,6 +169,7 @@ pub struct IncomingTcp {
     stream: TcpStream,
     remote: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
+    bbr: bool,
 }
 
 impl IncomingTcp {
@@ -182,13 +184,13 @@ impl IncomingTcp {
     /// # Errors
     /// The client went away or does not fit.
     pub async fn handshake(self) -> Result<Connection, AcceptError> {
-        socket::tune(&self.stream)?;
+        socket::tune(&self.stream, self.bbr)?;
         let stream = match self.tls {
             Some(tls) => {
                 let stream = TlsAcceptor::from(tls).accept(self.stream).await?;
-                Stream::Tls(Box::new(stream.into()))
+                Stream::tls(stream.into())
             }
-            None => Stream::Plain(self.stream),
+            None => Stream::plain(self.stream),
         };
         Ok(tcp::connection(stream, self.remote, None))
     }

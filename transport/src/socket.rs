@@ -5,6 +5,8 @@ use std::{io, net::SocketAddr, time::Duration};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 
+use crate::bbr;
+
 /// What the kernel may hold of a TCP connection that it has not sent yet. What is in there can no
 /// longer be overtaken by a signal, so it is kept short; it must cover what is sent while this
 /// process is not scheduled.
@@ -47,8 +49,11 @@ pub(crate) fn tcp_listener(addr: SocketAddr) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
-pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn tune(stream: &TcpStream, bbr: bool) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    if bbr {
+        bbr::prefer(stream);
+    }
     #[cfg(target_os = "linux")]
     {
         let socket = SockRef::from(stream);

@@ -39,7 +39,7 @@ fn an_unknown_key_is_told_with_its_line_and_the_one_that_was_meant() {
         "[gateway.listen]\nqiuc = \"127.0.0.1:1\"\n",
         &[(
             "f:2: gateway.listen.qiuc: ",
-            "did you mean `quic`? ([gateway.listen] has: quic, tcp, plain)",
+            "did you mean `quic`? ([gateway.listen] has: quic, tcp, plain, tcp_bbr)",
         )],
     );
     check("[gatway]\nname = \"x\"\n", &[("f:1: gatway: ", "did you mean `gateway`?")]);

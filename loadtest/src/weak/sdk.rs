@@ -224,6 +224,8 @@ async fn join_all(
             Direction::Up => ClientConfig {
                 transport: mode.transport(),
                 bind: Some(sides.bind(n)),
+                // The kernel's, as the row asks.
+                tcp_bbr: false,
                 repair: mode != Mode::QuicNorepair,
                 login: login(&user(n)),
                 ..config(sides, server)

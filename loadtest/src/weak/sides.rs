@@ -90,6 +90,8 @@ impl Sides {
             quic: self.address(),
             tcp: self.address(),
             http: ([127, 0, 0, 1], HTTP_PORT).into(),
+            // The kernel's, as the row asks.
+            tcp_bbr: false,
         };
         Server::start_as(command.into(), listen, &config(users)?).await
     }

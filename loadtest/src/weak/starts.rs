@@ -154,6 +154,8 @@ async fn measure(
         let config = ClientConfig {
             transport: mode.transport(),
             bind: Some(sides.bind(n)),
+            // The kernel's, as the row asks.
+            tcp_bbr: false,
             login: login(&format!("starter-{n}")),
             join: vec![ROOM.to_owned()],
             early_data: from == From::Early,
