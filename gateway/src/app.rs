@@ -18,6 +18,7 @@ use crate::{
     paths::PathMetrics,
     refuse::Refusals,
     registry::Registry,
+    routing::Routing,
     turns::Turns,
     uplink::{AddressError, Links},
 };
@@ -66,7 +67,7 @@ impl Gateway {
     pub fn bind(config: Config) -> Result<Self, BindError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| BindError::Random(e.to_string()))?;
-        let links = Links::new(u64::from_ne_bytes(random), &config.name, &config.backends)?;
+        let links = Links::new(u64::from_ne_bytes(random), &config.name, config.routing)?;
         let settings = Settings {
             sessions: config.limits.sessions,
             idle_timeout: config.limits.idle_timeout,
@@ -97,8 +98,6 @@ impl Gateway {
             buckets: Buckets::new(config.limits.rates),
             registry: Arc::new(Registry::default()),
             limits: config.limits,
-            routes: config.routes,
-            login: config.login,
             turns: Turns::default(),
             metrics: Arc::new(metrics),
             paths: PathMetrics::default(),
@@ -133,6 +132,12 @@ impl Gateway {
     pub fn links_on(mut self, runtime: Handle) -> Self {
         self.links_on = Some(runtime);
         self
+    }
+
+    /// Changes, while it runs, where Sessions go.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        Router(Arc::clone(&self.ctx))
     }
 
     /// Tells, while it runs, whether clients can be served.
@@ -182,6 +187,21 @@ impl Gateway {
         if let Some(listener) = quic {
             let _ = tokio::time::timeout(FAREWELL, listener.wait_idle()).await;
         }
+    }
+}
+
+/// See [`Gateway::router`].
+#[derive(Debug, Clone)]
+pub struct Router(Arc<Context>);
+
+impl Router {
+    /// Uses other routes and backends from now on. Sessions that they lead elsewhere are ended, for their
+    /// clients to open them anew; no connection is closed.
+    ///
+    /// # Errors
+    /// A backend's address that is none; nothing has changed.
+    pub fn apply(&self, routing: Routing) -> Result<(), AddressError> {
+        self.0.links.apply(routing)
     }
 }
 

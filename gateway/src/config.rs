@@ -1,15 +1,14 @@
 //! The gateway's configuration: what the file says, and what the program uses.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use edgeway_transport::tls::ServerTls;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::Rates;
+use crate::{
+    limits::Rates,
+    routing::{Key, RawBackends, RawRoute, Route, Routes, Routing},
+};
 
 /// Section `[gateway]` as the file has it. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -24,7 +23,7 @@ pub struct RawGateway {
     /// Bounds and times.
     pub limits: RawLimits,
     /// Which backend serves each Session type, over the defaults; "" for none.
-    pub routes: BTreeMap<String, String>,
+    pub routes: BTreeMap<String, RawRoute>,
     /// The backend that is asked about logins.
     pub login: String,
 }
@@ -42,7 +41,7 @@ impl Default for RawGateway {
     }
 }
 
-fn default_routes() -> BTreeMap<String, String> {
+fn default_routes() -> BTreeMap<String, RawRoute> {
     let kinds = ["chat", "im", "push", "research_push"];
     kinds.into_iter().map(|kind| (kind.into(), "access".into())).collect()
 }
@@ -134,9 +133,6 @@ impl Default for RawLimits {
     }
 }
 
-/// Section `[backends]`: the instances of each backend, `host:port`.
-pub type RawBackends = BTreeMap<String, Vec<String>>;
-
 /// Something wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -190,12 +186,8 @@ pub struct Config {
     pub tls: Option<ServerTls>,
     /// Bounds and times.
     pub limits: Limits,
-    /// Session type to backend.
-    pub routes: HashMap<String, String>,
-    /// The backend that is asked about logins.
-    pub login: String,
-    /// Instances of each backend.
-    pub backends: RawBackends,
+    /// Where Sessions and logins go.
+    pub routing: Routing,
 }
 
 struct Checker(Vec<Problem>);
@@ -260,25 +252,7 @@ pub fn validate(
         }
     };
     let limits = limits(&raw.limits, &mut check);
-    let mut routes = default_routes();
-    routes.extend(raw.routes);
-    routes.retain(|_, backend| !backend.is_empty());
-    for (kind, backend) in &routes {
-        if !backends.contains_key(backend) {
-            let known: Vec<_> = backends.keys().map(String::as_str).collect();
-            let problem = format!(
-                "backend `{backend}` is not in [backends]; there are: {}",
-                known.join(", ")
-            );
-            check.add(&format!("gateway.routes.{kind}"), problem);
-        }
-        if kind.is_empty() || kind.len() > edgeway_proto::limits::NAME_BYTES {
-            check.add(
-                &format!("gateway.routes.{kind}"),
-                "a Session type is named by 1 to 128 bytes",
-            );
-        }
-    }
+    let routes = routes(raw.routes, &backends, &mut check);
     if !backends.contains_key(&raw.login) {
         check.add("gateway.login", format!("backend `{}` is not in [backends]", raw.login));
     }
@@ -307,13 +281,42 @@ pub fn validate(
             tcp_bbr: raw.listen.tcp_bbr,
             tls,
             limits,
-            routes: routes.into_iter().collect(),
-            login: raw.login,
-            backends,
+            routing: Routing { routes, login: raw.login, backends },
         })
     } else {
         Err(check.0)
     }
+}
+
+fn routes(raw: BTreeMap<String, RawRoute>, backends: &RawBackends, check: &mut Checker) -> Routes {
+    let mut all = default_routes();
+    all.extend(raw);
+    let mut routes = Routes::new();
+    for (kind, RawRoute { backend, policy, key }) in all {
+        if backend.is_empty() {
+            continue;
+        }
+        let at = format!("gateway.routes.{kind}");
+        if !backends.contains_key(&backend) {
+            let known: Vec<_> = backends.keys().map(String::as_str).collect();
+            let problem = format!(
+                "backend `{backend}` is not in [backends]; there are: {}",
+                known.join(", ")
+            );
+            check.add(&at, problem);
+        }
+        if kind.is_empty() || kind.len() > edgeway_proto::limits::NAME_BYTES {
+            check.add(&at, "a Session type is named by 1 to 128 bytes");
+        }
+        match Key::parse(&key) {
+            Ok(key) => {
+                let kind: Arc<str> = kind.into();
+                routes.insert(Arc::clone(&kind), Route { kind, backend, policy, key });
+            }
+            Err(problem) => check.add(&format!("{at}.key"), problem),
+        }
+    }
+    routes
 }
 
 fn limits(raw: &RawLimits, check: &mut Checker) -> Limits {

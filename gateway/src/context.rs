@@ -1,6 +1,6 @@
 //! What every connection of a gateway shares.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
@@ -22,10 +22,6 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// Bounds and times.
     pub limits: Limits,
-    /// Session type to backend.
-    pub routes: HashMap<String, String>,
-    /// The backend that is asked about logins.
-    pub login: String,
     /// Whose turn it is to write chat.
     pub turns: Turns,
     /// Counters.

@@ -72,12 +72,7 @@ pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
 ///
 /// # Errors
 /// How the connection is to be closed.
-pub async fn login(
-    links: &Links,
-    backend: &str,
-    login: Login,
-    remote: String,
-) -> Result<Accepted, Closing> {
+pub async fn login(links: &Links, login: Login, remote: String) -> Result<Accepted, Closing> {
     let request = LoginRequest {
         method: login.method,
         user: login.user.to_string(),
@@ -86,7 +81,7 @@ pub async fn login(
         remote,
     };
     let closing = |code, reason: String| Closing { code, reason, retry_after_ms: 0 };
-    match links.login(backend, request).await {
+    match links.login(request).await {
         Ok(response) => match response.result {
             Some(Answer::Accepted(accepted)) => Ok(accepted),
             Some(Answer::Rejected(rejected)) => {

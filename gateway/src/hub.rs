@@ -24,6 +24,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::{
     metrics::Metrics,
     outbox::{Outbox, Push, Segment},
+    routing::Route,
 };
 
 /// Segments that a publication is cut into: what is handed to a transport at a time. Cut once for
@@ -41,6 +42,10 @@ pub struct Session {
     pub outbox: Arc<Outbox>,
     /// The link that serves it.
     pub link: u64,
+    /// What led it there.
+    pub route: Arc<Route>,
+    /// The hash of its key.
+    pub key: u64,
     closed: AtomicBool,
     /// Groups that it is subscribed to.
     groups: Mutex<Vec<u64>>,
@@ -142,12 +147,21 @@ impl Hub {
     }
 
     /// Registers a Session.
-    pub fn register(self: &Arc<Self>, outbox: Arc<Outbox>, number: u8, link: u64) -> Registration {
+    pub fn register(
+        self: &Arc<Self>,
+        outbox: Arc<Outbox>,
+        number: u8,
+        link: u64,
+        route: Arc<Route>,
+        key: u64,
+    ) -> Registration {
         let session = Arc::new(Session {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             number,
             outbox,
             link,
+            route,
+            key,
             closed: AtomicBool::new(false),
             groups: Mutex::default(),
         });
@@ -159,6 +173,12 @@ impl Hub {
     #[must_use]
     pub fn session(&self, id: u64) -> Option<Arc<Session>> {
         self.sessions.read().get(&id).cloned()
+    }
+
+    /// Every Session that is open.
+    #[must_use]
+    pub fn all_sessions(&self) -> Vec<Arc<Session>> {
+        self.sessions.read().values().cloned().collect()
     }
 
     /// Sessions that are open.

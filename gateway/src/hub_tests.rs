@@ -7,7 +7,10 @@ use edgeway_proto::{
 };
 
 use super::*;
-use crate::outbox::Limits;
+use crate::{
+    outbox::Limits,
+    routing::{Key, Policy},
+};
 
 const GROUP: u64 = 7;
 
@@ -26,7 +29,18 @@ fn outbox(bytes: usize) -> Arc<Outbox> {
 
 /// A Session of a connection of its own.
 fn session(hub: &Arc<Hub>, link: u64) -> Registration {
-    hub.register(outbox(256 * 1024), 1, link)
+    member(hub, 256 * 1024, link)
+}
+
+/// The same, with an outbox of so many bytes.
+fn member(hub: &Arc<Hub>, bytes: usize, link: u64) -> Registration {
+    let route = Route {
+        kind: "chat".into(),
+        backend: "access".into(),
+        policy: Policy::default(),
+        key: Key::User,
+    };
+    hub.register(outbox(bytes), 1, link, Arc::new(route), 0)
 }
 
 fn seq(counter: u64) -> Seq {
@@ -136,7 +150,7 @@ fn who_has_caught_up_goes_on_with_the_next_and_who_has_not_is_told_the_new_head(
 #[test]
 fn catching_up_while_others_publish_neither_loses_nor_repeats() {
     let hub = hub();
-    let a = hub.register(outbox(1 << 30), 1, 1);
+    let a = member(&hub, 1 << 30, 1);
     hub.subscribe(1, a.id, GROUP, Class::Signal, seq(0), Some(Seq::ZERO));
     assert_eq!(behind(&read(&a)), Some(seq(0)));
     const LAST: u64 = 20_000;
@@ -167,7 +181,7 @@ fn catching_up_while_others_publish_neither_loses_nor_repeats() {
 #[test]
 fn a_member_whose_outbox_is_full_falls_behind_and_others_do_not() {
     let hub = hub();
-    let slow = hub.register(outbox(4000), 1, 1);
+    let slow = member(&hub, 4000, 1);
     let quick = session(&hub, 1);
     for s in [&slow, &quick] {
         hub.subscribe(1, s.id, GROUP, Class::Signal, seq(0), None);

@@ -23,9 +23,12 @@ mod paths;
 mod reader;
 mod refuse;
 mod registry;
+mod routing;
 mod sessions;
 mod turns;
 mod uplink;
 mod writer;
 
-pub use app::{BindError, Gateway, Readiness};
+pub use app::{BindError, Gateway, Readiness, Router};
+pub use routing::{Key, Policy, RawRoute, Route, Routing};
+pub use uplink::AddressError;

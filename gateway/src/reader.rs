@@ -177,7 +177,7 @@ async fn confirmed(ctx: &Context, conn: &Conn) -> bool {
 async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, login: Login) {
     let resumes = login.method == method::RESUME;
     let device = login.device.to_string();
-    let asking = handshake::login(&ctx.links, &ctx.login, login, conn.remote.to_string());
+    let asking = handshake::login(&ctx.links, login, conn.remote.to_string());
     let answer = tokio::time::timeout(ctx.limits.login_timeout, asking).await;
     if resumes && let Ok(answer) = &answer {
         ctx.metrics.resumed(answer.is_ok());

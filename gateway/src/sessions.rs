@@ -17,7 +17,7 @@ use crate::{
     hub::Registration,
     limits::Bucket,
     registry::Device,
-    uplink::{Link, Return},
+    uplink::{Link, NoPlace, Place, Return},
 };
 
 /// What a client may send before its login is answered. The first flight fits many times.
@@ -152,6 +152,11 @@ impl Sessions {
         let same_kind = self.slots.iter().any(|s| s.open.kind == open.kind && in_use(s));
         let open_now = self.slots.iter().filter(|s| in_use(s)).count();
         self.conn.outbox.with(|p| p.open(number));
+        // Those that were ended from the other side: their backends hear of it at the latest now.
+        let ended = |s: &&mut Slot| s.upstream.as_ref().is_some_and(|u| u.registration.is_closed());
+        for slot in self.slots.iter_mut().filter(ended) {
+            *slot = Slot::over(slot.number);
+        }
         if same_kind {
             let reason = format!("a Session of type `{}` is open already", open.kind);
             self.add(Slot::over(number));
@@ -315,20 +320,21 @@ impl Sessions {
         if slot.over || slot.upstream.is_some() {
             return;
         }
-        let Some(backend) = self.ctx.routes.get(slot.open.kind.as_str()) else {
-            let reason = format!("no route for Session type `{}`", slot.open.kind);
-            let number = slot.number;
-            *slot = Slot::over(number);
-            return self.refuse(number, CloseCode::NoRoute, &reason, 0);
-        };
-        let Some(link) = self.ctx.links.pick(backend, &identity.device.user) else {
-            let reason = format!("backend `{backend}` cannot be reached");
-            let number = slot.number;
-            *slot = Slot::over(number);
-            return self.refuse(number, CloseCode::BackendUnavailable, &reason, RETRY_MS);
+        let headers = slot.open.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let user = &identity.device.user;
+        let Place { link, route, key } = match self.ctx.links.place(&slot.open.kind, user, headers)
+        {
+            Ok(place) => place,
+            Err(NoPlace { code, reason }) => {
+                let number = slot.number;
+                *slot = Slot::over(number);
+                let retry_ms = if code == CloseCode::NoRoute { 0 } else { RETRY_MS };
+                return self.refuse(number, code, &reason, retry_ms);
+            }
         };
         let outbox = Arc::clone(&self.conn.outbox);
-        let registration = self.ctx.hub.register(outbox, slot.number, link.id);
+        let backend = Arc::clone(&route);
+        let registration = self.ctx.hub.register(outbox, slot.number, link.id, route, key);
         let headers = std::mem::take(&mut slot.open.headers);
         let open = link::Open {
             session: registration.id,
@@ -342,7 +348,7 @@ impl Sessions {
             early: self.early,
         };
         if !link.send(link::Stream::Control, Item::Open(open), 256, None) {
-            let reason = format!("backend `{backend}` cannot take more");
+            let reason = format!("backend `{}` cannot take more", backend.backend);
             registration.close(CloseCode::BackendUnavailable, &reason, RETRY_MS);
         }
         slot.upstream = Some(Upstream { link, registration, left: false });

@@ -1,47 +1,34 @@
-//! Links to backends: dialling them, keeping them, and sending on them.
+//! Links to backends: which there are, whom they serve, and sending on them.
 
+mod node;
 mod queue;
+mod settle;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use edgeway_proto::{
     CloseCode,
     auth::{LoginRequest, LoginResponse, auth_client::AuthClient},
-    link::{self, Hello, backend_client::BackendClient, up_item::Item},
+    link::{self, up_item::Item},
 };
-use metrics::{counter, gauge};
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
+use parking_lot::{Mutex, RwLock};
+use tokio::{runtime::Handle, sync::Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Channel, Endpoint};
-use tracing::{info, warn};
 
+use node::Node;
+use queue::Queue;
 pub use queue::Return;
-use queue::{Queue, Requests};
 
-use crate::{downlink, hub::Hub};
-
-/// Bytes that may wait on one stream of a link. A backend that is away for a second at full load
-/// fits; what is above is refused to clients rather than kept.
-const QUEUE_BYTES: usize = 32 * 1024 * 1024;
-
-/// A message of a link: a publication may carry a burst of a large room.
-const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
-
-/// HTTP/2 windows: what a burst needs to travel without waiting for the peer.
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Between tries to reach a backend; doubles up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+use crate::{
+    hub::Hub,
+    routing::{self, Policy, Route, Routing},
+};
 
 /// A link that stands.
 #[derive(Debug)]
@@ -70,30 +57,95 @@ impl Link {
         }
     }
 
+    /// Whether nothing waits to be sent.
+    fn is_idle(&self) -> bool {
+        self.control.is_empty() && self.bulk.is_empty()
+    }
+
     /// Whether it has ended.
     pub fn is_lost(&self) -> bool {
         self.control.is_closed() || self.bulk.is_closed()
     }
 }
 
-/// One backend instance.
+/// What is in use: changed as a whole.
 #[derive(Debug)]
-struct Node {
-    addr: String,
-    endpoint: Endpoint,
-    /// For requests beside the link; connects when it is first used.
-    channel: Channel,
-    link: Mutex<Option<Arc<Link>>>,
+struct Table {
+    routes: HashMap<Arc<str>, Arc<Route>>,
+    login: String,
+    backends: HashMap<String, Instances>,
+}
+
+/// The instances of a backend, in the order of their addresses: the same on every gateway.
+#[derive(Debug, Default)]
+struct Instances {
+    nodes: Vec<Arc<Node>>,
+    hashes: Vec<u64>,
+    turn: AtomicU64,
+}
+
+impl Instances {
+    /// The first that can be reached, in the order of the policy.
+    fn pick(&self, policy: Policy, key: u64) -> Option<(&Arc<Node>, Arc<Link>)> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let first = policy.first(&self.hashes, key, turn)?;
+        let node = &self.nodes[first];
+        if let Some(link) = node.link() {
+            return Some((node, link));
+        }
+        let rest = policy.order(&self.hashes, key, turn).into_iter().map(|at| &self.nodes[at]);
+        rest.into_iter().find_map(|node| Some((node, node.link()?)))
+    }
+}
+
+/// Where a Session goes.
+#[derive(Debug)]
+pub struct Place {
+    /// The link that serves it.
+    pub link: Arc<Link>,
+    /// The route that led there.
+    pub route: Arc<Route>,
+    /// The hash of its key.
+    pub key: u64,
+}
+
+/// Why there is no place for a Session.
+#[derive(Debug)]
+pub struct NoPlace {
+    /// For the client.
+    pub code: CloseCode,
+    /// For the client.
+    pub reason: String,
 }
 
 /// All backends of a gateway.
 #[derive(Debug)]
 pub struct Links {
-    nodes: Vec<Arc<Node>>,
-    backends: HashMap<String, Vec<Arc<Node>>>,
+    table: RwLock<Arc<Table>>,
+    kept: Mutex<Kept>,
+    /// Sessions may have to move.
+    changed: Notify,
     next: AtomicU64,
     gateway: u64,
     name: String,
+}
+
+/// The instances that links are kept to.
+#[derive(Debug, Default)]
+struct Kept {
+    nodes: BTreeMap<String, Instance>,
+    /// Those that no backend has any more, until their Sessions have gone.
+    retiring: Vec<Instance>,
+    /// Once links are dialled.
+    running: Option<Running>,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    hub: Arc<Hub>,
+    tracker: TaskTracker,
+    runtime: Handle,
+    shutdown: CancellationToken,
 }
 
 /// Why the backends cannot be used as configured.
@@ -109,26 +161,13 @@ impl Links {
     ///
     /// # Errors
     /// An address that is none.
-    pub fn new(
-        gateway: u64,
-        name: &str,
-        backends: &BTreeMap<String, Vec<String>>,
-    ) -> Result<Arc<Self>, AddressError> {
-        let mut nodes: BTreeMap<&String, Arc<Node>> = BTreeMap::new();
-        let mut by_name = HashMap::new();
-        for (backend, addrs) in backends {
-            let mut of_backend = Vec::new();
-            for addr in addrs {
-                if !nodes.contains_key(addr) {
-                    nodes.insert(addr, Arc::new(node(addr)?));
-                }
-                of_backend.extend(nodes.get(addr).cloned());
-            }
-            by_name.insert(backend.clone(), of_backend);
-        }
+    pub fn new(gateway: u64, name: &str, routing: Routing) -> Result<Arc<Self>, AddressError> {
+        let mut kept = Kept::default();
+        let (table, _) = kept.table(routing)?;
         Ok(Arc::new(Self {
-            nodes: nodes.into_values().collect(),
-            backends: by_name,
+            table: RwLock::new(Arc::new(table)),
+            kept: Mutex::new(kept),
+            changed: Notify::new(),
             next: AtomicU64::new(1),
             gateway,
             name: name.to_owned(),
@@ -143,173 +182,165 @@ impl Links {
         runtime: &Handle,
         shutdown: &CancellationToken,
     ) {
-        for node in &self.nodes {
-            let (links, node, hub) = (Arc::clone(self), Arc::clone(node), Arc::clone(hub));
-            let shutdown = shutdown.clone();
-            let keep = async move {
-                tokio::select! {
-                    () = links.keep(&node, &hub) => {}
-                    () = shutdown.cancelled() => {}
-                }
-                if let Some(link) = node.link.lock().take() {
-                    link.control.close();
-                    link.bulk.close();
-                }
-            };
-            tracker.spawn_on(keep, runtime);
+        let running = Running {
+            hub: Arc::clone(hub),
+            tracker: tracker.clone(),
+            runtime: runtime.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let mut kept = self.kept.lock();
+        for (node, stop) in kept.nodes.values() {
+            self.spawn(&running, node, stop);
         }
+        let (links, settling) = (Arc::clone(self), running.clone());
+        tracker.spawn_on(async move { links.settle_always(&settling).await }, runtime);
+        kept.running = Some(running);
+    }
+
+    /// Keeps a link to an instance, where that is not done already.
+    fn spawn(self: &Arc<Self>, running: &Running, node: &Arc<Node>, stop: &CancellationToken) {
+        if node.kept.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let Running { hub, tracker, runtime, shutdown } = running.clone();
+        let (links, node, stop) = (Arc::clone(self), Arc::clone(node), stop.clone());
+        let keep = async move {
+            tokio::select! {
+                () = links.keep(&node, &hub) => {}
+                () = stop.cancelled() => {}
+                () = shutdown.cancelled() => {}
+            }
+            node.cut();
+        };
+        tracker.spawn_on(keep, &runtime);
+    }
+
+    /// Uses other routes and backends from now on. Sessions that they lead elsewhere are closed, for
+    /// their clients to open them anew; all others stay. An instance that is not named any more is
+    /// given up once its Sessions have gone.
+    ///
+    /// # Errors
+    /// An address that is none; nothing has changed.
+    pub fn apply(self: &Arc<Self>, routing: Routing) -> Result<(), AddressError> {
+        let mut kept = self.kept.lock();
+        let (table, gone) = kept.table(routing)?;
+        *self.table.write() = Arc::new(table);
+        if let Some(running) = &kept.running {
+            for (node, stop) in kept.nodes.values() {
+                self.spawn(running, node, stop);
+            }
+            for instance in &gone {
+                let (links, instance, all) = (Arc::clone(self), instance.clone(), running.clone());
+                let retire = async move { links.retire(&instance, &all).await };
+                running.tracker.spawn_on(retire, &running.runtime);
+            }
+            kept.retiring.extend(gone);
+        }
+        drop(kept);
+        self.changed.notify_one();
+        Ok(())
     }
 
     /// The backends that cannot be reached now, by address.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        self.nodes.iter().filter(|n| n.link.lock().is_none()).map(|n| n.addr.clone()).collect()
+        let kept = self.kept.lock();
+        let missing = kept.nodes.values().filter(|(node, _)| node.link().is_none());
+        missing.map(|(node, _)| node.addr.clone()).collect()
     }
 
-    /// The link for a key among the instances of a backend that can be reached: the one with the
-    /// highest hash of (instance, key), so that an instance more or less moves only its own keys.
-    #[must_use]
-    pub fn pick(&self, backend: &str, key: &str) -> Option<Arc<Link>> {
-        self.ranked(backend, key).find_map(|node| node.link.lock().clone())
+    /// The place of a Session among the instances that can be reached.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    pub fn place<'a>(
+        &self,
+        kind: &str,
+        user: &str,
+        headers: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Place, NoPlace> {
+        let table = Arc::clone(&self.table.read());
+        let Some(route) = table.routes.get(kind) else {
+            let reason = format!("no route for Session type `{kind}`");
+            return Err(NoPlace { code: CloseCode::NoRoute, reason });
+        };
+        let key = route.key.hash(user, headers).map_err(|problem| NoPlace {
+            code: CloseCode::NoRoute,
+            reason: format!("no route for this Session of type `{kind}`: {problem}"),
+        })?;
+        let instances = table.backends.get(&route.backend);
+        match instances.and_then(|instances| instances.pick(route.policy, key)) {
+            Some((_, link)) => Ok(Place { link, route: Arc::clone(route), key }),
+            None => Err(NoPlace {
+                code: CloseCode::BackendUnavailable,
+                reason: format!("backend `{}` cannot be reached", route.backend),
+            }),
+        }
     }
 
     /// Asks access who a login is.
     ///
     /// # Errors
     /// Access cannot be reached or does not answer in time.
-    pub async fn login(
-        &self,
-        backend: &str,
-        request: LoginRequest,
-    ) -> Result<LoginResponse, String> {
-        let node = self
-            .ranked(backend, &request.user)
-            .find(|node| node.link.lock().is_some())
-            .ok_or_else(|| format!("no instance of backend `{backend}` can be reached"))?;
-        AuthClient::new(node.channel.clone())
+    pub async fn login(&self, request: LoginRequest) -> Result<LoginResponse, String> {
+        let channel = {
+            let table = Arc::clone(&self.table.read());
+            let instances = table.backends.get(&table.login);
+            // The instance that has the user's Sessions knows the device.
+            let key = routing::hash(&request.user);
+            instances
+                .and_then(|instances| instances.pick(Policy::ConsistentHash, key))
+                .map(|(node, _)| node.channel.clone())
+                .ok_or_else(|| format!("no instance of backend `{}` can be reached", table.login))?
+        };
+        AuthClient::new(channel)
             .login(request)
             .await
             .map(tonic::Response::into_inner)
             .map_err(|status| format!("{}: {}", status.code(), status.message()))
     }
+}
 
-    fn ranked(&self, backend: &str, key: &str) -> impl Iterator<Item = &Arc<Node>> {
-        let mut nodes: Vec<_> = self.backends.get(backend).into_iter().flatten().collect();
-        nodes.sort_by_cached_key(|node| {
-            let seed = xxhash_rust::xxh3::xxh3_64(node.addr.as_bytes());
-            std::cmp::Reverse(xxhash_rust::xxh3::xxh3_64_with_seed(key.as_bytes(), seed))
-        });
-        nodes.into_iter()
-    }
+/// An instance and what ends its link.
+type Instance = (Arc<Node>, CancellationToken);
 
-    /// Dials a backend again and again.
-    async fn keep(&self, node: &Node, hub: &Arc<Hub>) {
-        let mut backoff = BACKOFF.0;
-        let mut told = false;
-        loop {
-            match self.link(node, hub).await {
-                Ok(reason) => {
-                    warn!(backend = node.addr, reason, "link lost");
-                    counter!("edgeway_gateway_link_lost_total", "backend" => node.addr.clone())
-                        .increment(1);
-                    (backoff, told) = (BACKOFF.0, false);
-                }
-                Err(problem) => {
-                    // Once for each time that it goes away, not once for each try.
-                    if !told {
-                        warn!(backend = node.addr, problem, "backend cannot be reached; trying on");
-                        told = true;
-                    }
-                    backoff = (backoff * 2).min(BACKOFF.1);
-                }
+impl Kept {
+    /// The table of a config, of the instances that are there and new ones; and those that are in
+    /// it no more. Changes nothing where an address is none.
+    fn table(&mut self, routing: Routing) -> Result<(Table, Vec<Instance>), AddressError> {
+        let Routing { routes, login, backends } = routing;
+        let named: HashSet<&String> = backends.values().flatten().collect();
+        let mut new = Vec::new();
+        for addr in &named {
+            if !self.nodes.contains_key(*addr) {
+                new.push(((*addr).clone(), (Arc::new(Node::new(addr)?), CancellationToken::new())));
             }
-            tokio::time::sleep(backoff).await;
         }
-    }
-
-    /// One life of a link: `Ok` says why it ended, `Err` why it did not begin.
-    async fn link(&self, node: &Node, hub: &Arc<Hub>) -> Result<String, String> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let queue = |stream: link::Stream| {
-            let label = stream.as_str_name().to_lowercase();
-            let gauge = gauge!("edgeway_gateway_link_bytes", "backend" => node.addr.clone(), "stream" => label);
-            let queue = Queue::new(QUEUE_BYTES, gauge);
-            let hello = Hello {
-                gateway: self.gateway,
-                name: self.name.clone(),
-                link: id,
-                stream: stream.into(),
-            };
-            queue.push(Item::Hello(hello), 64, None);
-            queue
-        };
-        let link = Arc::new(Link {
-            id,
-            control: queue(link::Stream::Control),
-            bulk: queue(link::Stream::Bulk),
+        self.nodes.extend(new);
+        let mut gone = Vec::new();
+        self.nodes.retain(|addr, entry| {
+            let stays = named.contains(addr);
+            if !stays {
+                gone.push(entry.clone());
+            }
+            stays
         });
-        let control = open(node, &link.control).await?;
-        let bulk = open(node, &link.bulk).await?;
-        *node.link.lock() = Some(Arc::clone(&link));
-        info!(backend = node.addr, "link stands");
-        let control = downlink::run(control, id, link::Stream::Control, Arc::clone(hub));
-        let bulk = downlink::run(bulk, id, link::Stream::Bulk, Arc::clone(hub));
-        // Two tasks, so that signals are dealt with while chat is.
-        let (mut control, mut bulk) = (Guard(tokio::spawn(control)), Guard(tokio::spawn(bulk)));
-        let reason = tokio::select! {
-            r = &mut control.0 => r,
-            r = &mut bulk.0 => r,
-        };
-        node.link.lock().take();
-        link.control.close();
-        link.bulk.close();
-        for session in hub.depending_on(id) {
-            session.close(CloseCode::BackendLost, "the link to the backend was lost", 0);
-        }
-        Ok(reason.unwrap_or_else(|e| e.to_string()))
+        let backends = backends
+            .iter()
+            .map(|(name, addrs)| {
+                let mut addrs: Vec<_> = addrs.iter().collect();
+                addrs.sort();
+                addrs.dedup();
+                let nodes = addrs.iter().filter_map(|addr| self.nodes.get(*addr));
+                let instances = Instances {
+                    nodes: nodes.map(|(node, _)| Arc::clone(node)).collect(),
+                    hashes: addrs.iter().map(|addr| routing::hash(addr)).collect(),
+                    turn: AtomicU64::new(0),
+                };
+                (name.clone(), instances)
+            })
+            .collect();
+        let routes = routes.into_iter().map(|(kind, route)| (kind, Arc::new(route))).collect();
+        Ok((Table { routes, login, backends }, gone))
     }
-}
-
-/// A task that ends with its owner.
-struct Guard<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for Guard<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn node(addr: &str) -> Result<Node, AddressError> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}"))
-        .map_err(|e| AddressError { addr: addr.to_owned(), problem: e.to_string() })?
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
-    let channel = endpoint.connect_lazy();
-    Ok(Node { addr: addr.to_owned(), endpoint, channel, link: Mutex::new(None) })
-}
-
-/// Opens one stream, on a TCP connection of its own: bulk must not hold up control.
-async fn open(node: &Node, queue: &Arc<Queue>) -> Result<tonic::Streaming<link::Down>, String> {
-    let channel = node.endpoint.connect().await.map_err(|e| chain(&e))?;
-    let mut client = BackendClient::new(channel)
-        .max_decoding_message_size(MESSAGE_BYTES)
-        .max_encoding_message_size(MESSAGE_BYTES);
-    let response = client.link(Requests(Arc::clone(queue))).await;
-    response.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
-}
-
-/// An error with its causes: tonic's own text says only "transport error".
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

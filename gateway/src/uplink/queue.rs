@@ -85,6 +85,11 @@ impl Queue {
         self.gauge.set(0.0);
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().items.is_empty()
+    }
+
     /// Whether the stream has ended.
     pub fn is_closed(&self) -> bool {
         self.state.lock().closed

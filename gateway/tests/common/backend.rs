@@ -55,6 +55,7 @@ struct Shared {
     links: Mutex<HashMap<u64, HashMap<link::Stream, Out>>>,
     lost: Mutex<CancellationToken>,
     generation: AtomicU64,
+    streams: AtomicU64,
 }
 
 impl Shared {
@@ -90,6 +91,7 @@ impl Backend {
             links: Mutex::default(),
             lost: Mutex::default(),
             generation: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
         });
         let stop = CancellationToken::new();
         let handle = Handle(Arc::clone(&shared));
@@ -179,6 +181,11 @@ impl Backend {
         }
     }
 
+    /// Streams of links that gateways have not ended.
+    pub fn streams(&self) -> u64 {
+        self.shared.streams.load(Ordering::Acquire)
+    }
+
     /// Goes away; its address is free then.
     pub async fn stop(self) -> SocketAddr {
         self.stop.cancel();
@@ -218,6 +225,7 @@ impl Service for Handle {
         let welcome = Item::Welcome(Welcome { backend: 1, name: "test".into() });
         let _ = out.send(Ok(Down { items: vec![DownItem { item: Some(welcome) }] }));
         self.0.links.lock().entry(hello.link).or_default().insert(hello.stream(), out.clone());
+        self.0.streams.fetch_add(1, Ordering::AcqRel);
         let rest: Vec<_> = items.collect();
         let lost = self.0.lost.lock().clone();
         let this = self.clone();
@@ -228,7 +236,10 @@ impl Service for Handle {
                     up = ups.next() => up,
                     () = lost.cancelled() => return,
                 };
-                let Some(Ok(up)) = up else { return };
+                let Some(Ok(up)) = up else {
+                    this.0.streams.fetch_sub(1, Ordering::AcqRel);
+                    return;
+                };
                 up.items.into_iter().filter_map(|i| i.item).for_each(|item| this.item(item, &out));
             }
         });

@@ -64,6 +64,7 @@ pub struct Edge {
     pub dialer: Dialer,
     pub ca: Vec<u8>,
     pub readiness: edgeway_gateway::Readiness,
+    pub router: edgeway_gateway::Router,
     pub shutdown: CancellationToken,
     pub task: tokio::task::JoinHandle<()>,
 }
@@ -95,7 +96,7 @@ impl Edge {
         raw.listen.tcp = "127.0.0.1:0".into();
         raw.listen.plain = "127.0.0.1:0".into();
         raw.login.clone_from(&backends[0].0);
-        raw.routes.values_mut().for_each(|to| to.clone_from(&backends[0].0));
+        raw.routes.values_mut().for_each(|to| *to = backends[0].0.as_str().into());
         raw.limits.drain_ms = 200;
         change(&mut raw);
         // Three of port 0 are not the same address.
@@ -110,11 +111,12 @@ impl Edge {
         let (quic, tcp) = (gateway.quic_addr().unwrap(), gateway.tcp_addr().unwrap());
         let plain = gateway.plain_addr().unwrap();
         let readiness = gateway.readiness();
+        let router = gateway.router();
         let task = tokio::spawn(gateway.run(shutdown.clone()));
         let tls = ClientTls::new(&Trust::Ca(certs.ca_pem.clone().into_bytes())).unwrap();
         let dialer = Dialer::new(tls, Settings::default());
         let ca = certs.ca_pem.into_bytes();
-        Self { quic, tcp, plain, dialer, ca, readiness, shutdown, task }
+        Self { quic, tcp, plain, dialer, ca, readiness, router, shutdown, task }
     }
 
     /// Ends it in order.

@@ -1,0 +1,191 @@
+//! One backend instance: dialling it, and keeping a link to it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use edgeway_proto::{
+    CloseCode,
+    link::{self, Hello, backend_client::BackendClient, up_item::Item},
+};
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint};
+use tracing::{info, warn};
+
+use super::{
+    AddressError, Link, Links,
+    queue::{Queue, Requests},
+};
+use crate::{downlink, hub::Hub};
+
+/// Bytes that may wait on one stream of a link. A backend that is away for a second at full load
+/// fits; what is above is refused to clients rather than kept.
+const QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+/// A message of a link: a publication may carry a burst of a large room.
+const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// HTTP/2 windows: what a burst needs to travel without waiting for the peer.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Between tries to reach a backend; doubles up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// One backend instance.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) addr: String,
+    endpoint: Endpoint,
+    /// For requests beside the link; connects when it is first used.
+    pub(super) channel: Channel,
+    link: Mutex<Option<Arc<Link>>>,
+    /// Whether a task keeps its link.
+    pub(super) kept: AtomicBool,
+}
+
+impl Node {
+    /// Nothing is dialled yet.
+    ///
+    /// # Errors
+    /// An address that is none.
+    pub(super) fn new(addr: &str) -> Result<Self, AddressError> {
+        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+            .map_err(|e| AddressError { addr: addr.to_owned(), problem: e.to_string() })?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        let channel = endpoint.connect_lazy();
+        Ok(Self {
+            addr: addr.to_owned(),
+            endpoint,
+            channel,
+            link: Mutex::new(None),
+            kept: AtomicBool::new(false),
+        })
+    }
+
+    /// The link, while it stands.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.link.lock().clone()
+    }
+
+    /// Ends the link.
+    pub(super) fn cut(&self) {
+        if let Some(link) = self.link.lock().take() {
+            link.control.close();
+            link.bulk.close();
+        }
+    }
+}
+
+impl Links {
+    /// Dials a backend again and again.
+    pub(super) async fn keep(&self, node: &Node, hub: &Arc<Hub>) {
+        let mut backoff = BACKOFF.0;
+        let mut told = false;
+        loop {
+            match self.link(node, hub).await {
+                Ok(reason) => {
+                    warn!(backend = node.addr, reason, "link lost");
+                    counter!("edgeway_gateway_link_lost_total", "backend" => node.addr.clone())
+                        .increment(1);
+                    (backoff, told) = (BACKOFF.0, false);
+                }
+                Err(problem) => {
+                    // Once for each time that it goes away, not once for each try.
+                    if !told {
+                        warn!(backend = node.addr, problem, "backend cannot be reached; trying on");
+                        told = true;
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+            tokio::time::sleep(backoff).await;
+        }
+    }
+
+    /// One life of a link: `Ok` says why it ended, `Err` why it did not begin.
+    async fn link(&self, node: &Node, hub: &Arc<Hub>) -> Result<String, String> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let queue = |stream: link::Stream| {
+            let label = stream.as_str_name().to_lowercase();
+            let gauge = gauge!("edgeway_gateway_link_bytes", "backend" => node.addr.clone(), "stream" => label);
+            let queue = Queue::new(QUEUE_BYTES, gauge);
+            let hello = Hello {
+                gateway: self.gateway,
+                name: self.name.clone(),
+                link: id,
+                stream: stream.into(),
+            };
+            queue.push(Item::Hello(hello), 64, None);
+            queue
+        };
+        let link = Arc::new(Link {
+            id,
+            control: queue(link::Stream::Control),
+            bulk: queue(link::Stream::Bulk),
+        });
+        let control = open(node, &link.control).await?;
+        let bulk = open(node, &link.bulk).await?;
+        *node.link.lock() = Some(Arc::clone(&link));
+        info!(backend = node.addr, "link stands");
+        // Keys that are its own come back to it.
+        self.changed.notify_one();
+        let control = downlink::run(control, id, link::Stream::Control, Arc::clone(hub));
+        let bulk = downlink::run(bulk, id, link::Stream::Bulk, Arc::clone(hub));
+        // Two tasks, so that signals are dealt with while chat is.
+        let (mut control, mut bulk) = (Guard(tokio::spawn(control)), Guard(tokio::spawn(bulk)));
+        let reason = tokio::select! {
+            r = &mut control.0 => r,
+            r = &mut bulk.0 => r,
+        };
+        node.link.lock().take();
+        link.control.close();
+        link.bulk.close();
+        for session in hub.depending_on(id) {
+            session.close(CloseCode::BackendLost, "the link to the backend was lost", 0);
+        }
+        Ok(reason.unwrap_or_else(|e| e.to_string()))
+    }
+}
+
+/// A task that ends with its owner.
+struct Guard<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Guard<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Opens one stream, on a TCP connection of its own: bulk must not hold up control.
+async fn open(node: &Node, queue: &Arc<Queue>) -> Result<tonic::Streaming<link::Down>, String> {
+    let channel = node.endpoint.connect().await.map_err(|e| chain(&e))?;
+    let mut client = BackendClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    let response = client.link(Requests(Arc::clone(queue))).await;
+    response.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+}
+
+/// An error with its causes: tonic's own text says only "transport error".
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
