@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{ErrorKind, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -92,7 +92,7 @@ impl Tables {
     /// Opens the store in a directory that is locked, or makes a new one. A new one is made beside
     /// and then renamed, so that a crash in between leaves nothing half made.
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let data = dir.join("data");
+        let data = journals(dir);
         if !data.try_exists().map_err(|e| unavailable("cannot look into", dir, &e))? {
             let new = dir.join("data.new");
             Self::create(&new, cache_bytes)?;
@@ -168,6 +168,11 @@ impl Tables {
         };
         Tail::read(&value).ok_or_else(|| corrupt("a tail", log, Seq::ZERO))
     }
+}
+
+/// Where fjall keeps its journals, of the store in `dir`.
+pub(super) fn journals(dir: &Path) -> PathBuf {
+    dir.join("data")
 }
 
 /// Whether `dir` can be written to again, after it could not: asked before a store that can still
