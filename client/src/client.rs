@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, PathStats,
-    RequestError, Room, Session, SessionId, Stats,
+    RequestError, Room, Rooms, Session, SessionId, Stats,
     connect::{connect, split_server},
-    core::{Answer, Core, CoreConfig},
+    core::{Answer, Core, CoreConfig, Reads},
     greet::Flight,
     shared::Shared,
     supervise::Supervisor,
@@ -50,7 +50,7 @@ impl Guard {
 }
 
 /// A client: one user on one device, connected as long as any of its handles lives
-/// ([`Client`], [`Room`], [`Inbox`], [`Session`], [`Events`]). A lost connection is made anew by
+/// ([`Client`], [`Room`], [`Rooms`], [`Inbox`], [`Session`], [`Events`]). A lost connection is made anew by
 /// itself, rooms are joined again, and messages without an ack are sent again, with nothing twice.
 ///
 /// ```no_run
@@ -180,8 +180,23 @@ impl Client {
     /// # Errors
     /// As [`join`](Self::join); and where the server has no such Session type.
     pub async fn inbox(&self, kind: &str) -> Result<Inbox, RequestError> {
-        let session = self.guard.ask(|core, answer| core.open(kind, &[], false, answer)).await?;
-        Inbox::join(&self.guard, session).await
+        let open = self.guard.ask(|core, answer| core.open(kind, &[], Reads::Client, answer));
+        Inbox::join(&self.guard, open.await?).await
+    }
+
+    /// Opens a Session of any type whose backend knows rooms as the chat Session does: they are joined,
+    /// joined again, and kept in order by the client. Frames of the backend's own go beside them. Asked
+    /// for the same type twice, it is the same Session.
+    ///
+    /// # Errors
+    /// The server has no such Session type, or its backend cannot be reached.
+    pub async fn rooms(
+        &self,
+        kind: &str,
+        headers: Vec<(String, String)>,
+    ) -> Result<Rooms, RequestError> {
+        let open = self.guard.ask(|core, answer| core.open(kind, &headers, Reads::Both, answer));
+        Ok(Rooms::new(&self.guard, open.await?))
     }
 
     /// Opens a Session whose frames are the backend's own. It is opened again after a reconnect.
@@ -193,8 +208,8 @@ impl Client {
         kind: &str,
         headers: Vec<(String, String)>,
     ) -> Result<Session, RequestError> {
-        let id = self.guard.ask(|core, answer| core.open(kind, &headers, true, answer)).await?;
-        Ok(Session::new(&self.guard, id))
+        let open = self.guard.ask(|core, answer| core.open(kind, &headers, Reads::App, answer));
+        Ok(Session::new(&self.guard, open.await?))
     }
 
     /// Measures the round trip to the server now.

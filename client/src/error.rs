@@ -180,6 +180,9 @@ pub enum SendError {
     /// Payload above 60 KiB, or key above 128 bytes.
     #[error("too large: payloads may have 60 KiB, keys 128 bytes")]
     TooLarge,
+    /// A frame of a kind that is not the app's on this Session.
+    #[error("the kind of the frame is not the app's: from 0x40, beside rooms from 0x80")]
+    BadKind,
     /// The server refused it.
     #[error("refused: {detail}")]
     Refused {
@@ -210,7 +213,7 @@ impl SendError {
             Self::Full | Self::Dropped | Self::NoAnswer => true,
             Self::Refused { code, .. } => code.is_some_and(|c| c.may_return() != Return::No),
             Self::Receiver(e) => e.may_retry(),
-            Self::TooLarge | Self::NotJoined | Self::Closed => false,
+            Self::TooLarge | Self::BadKind | Self::NotJoined | Self::Closed => false,
         }
     }
 }

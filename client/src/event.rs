@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeway_proto::{Class, CloseCode, ErrorCode, Seq, Text};
+use edgeway_proto::{Class, CloseCode, ErrorCode, Seq, Text, frame};
 use edgeway_transport::Transport;
 
 /// Names one Session of a client, across reconnects.
@@ -80,6 +80,30 @@ pub struct RawFrame {
     pub body: Bytes,
 }
 
+impl RawFrame {
+    /// For an app that reads groups by itself ([`Client::open`](crate::Client::open)): the gateway has
+    /// stopped the deliveries of one, because it joined or reads too late. `None` for any other frame.
+    #[must_use]
+    pub fn behind(&self) -> Option<Behind> {
+        if self.kind != frame::Behind::KIND {
+            return None;
+        }
+        let frame::Behind { group, class, head } = frame::Behind::parse(self.body.clone()).ok()?;
+        Some(Behind { group, class, head })
+    }
+}
+
+/// Nothing of a group and class comes any more, until [`Session::caught_up`](crate::Session::caught_up).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// The group.
+    pub group: u64,
+    /// The class.
+    pub class: Class,
+    /// The latest position there is.
+    pub head: Seq,
+}
+
 /// What happens, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -126,7 +150,7 @@ pub enum Event {
         /// For a person.
         reason: String,
     },
-    /// A frame of a raw Session.
+    /// A frame of the backend's own.
     Frame {
         /// The Session.
         session: SessionId,

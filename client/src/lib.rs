@@ -48,9 +48,9 @@ pub use config::{ClientConfig, Login, TransportChoice, Trust};
 pub use connector::Connector;
 pub use error::{ConnectError, Fault, RequestError, SendError};
 pub use event::{
-    Ack, AckStatus, Event, HistoryPage, JoinOptions, LeftCause, MembersPage, Message, Outgoing,
-    Presence, RawFrame, SessionId, Stats,
+    Ack, AckStatus, Behind, Event, HistoryPage, JoinOptions, LeftCause, MembersPage, Message,
+    Outgoing, Presence, RawFrame, SessionId, Stats,
 };
 pub use room::Room;
-pub use session::{Inbox, Session};
+pub use session::{Inbox, Rooms, Session};
 pub use signs::PathStats;

@@ -1,4 +1,4 @@
-//! Inboxes, and Sessions of other types, as apps hold them.
+//! Inboxes, and Sessions of types of one's own, as apps hold them.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -105,6 +105,57 @@ impl Inbox {
     }
 }
 
+/// A Session of any type, and the way to its rooms. After a reconnect it is opened and its rooms are
+/// joined again ([`Event::SessionOpened`](crate::Event::SessionOpened)).
+#[derive(Debug, Clone)]
+pub struct Rooms {
+    guard: Arc<Guard>,
+    id: SessionId,
+}
+
+impl Rooms {
+    pub(crate) fn new(guard: &Arc<Guard>, id: SessionId) -> Self {
+        Self { guard: Arc::clone(guard), id }
+    }
+
+    /// Its name, across reconnects: what its messages are known by.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.id
+    }
+
+    /// Joins a room, as [`Client::join`](crate::Client::join).
+    ///
+    /// # Errors
+    /// The server refused it, or the client or the Session is closed.
+    pub async fn join(&self, room: &str) -> Result<Room, RequestError> {
+        self.join_with(room, JoinOptions::default()).await
+    }
+
+    /// Joins a room, from a position, or only to send.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub async fn join_with(&self, room: &str, options: JoinOptions) -> Result<Room, RequestError> {
+        Room::join(&self.guard, self.id, room, options).await
+    }
+
+    /// Queues a frame of the backend's own, of a kind from 0x80, on the lane of a class. There is no
+    /// answer, and it is not sent again. Those of the backend come as
+    /// [`Event::Frame`](crate::Event::Frame).
+    ///
+    /// # Errors
+    /// The queue is full, the frame too large or of a lower kind, or the Session not open.
+    pub async fn send(&self, class: Class, frame: RawFrame) -> Result<(), SendError> {
+        self.guard.shared.with(|core| core.send_raw(self.id, class, frame))
+    }
+
+    /// Closes the Session, and leaves its rooms.
+    pub async fn close(&self) {
+        self.guard.shared.with(|core| core.close_session(self.id));
+    }
+}
+
 /// A Session whose frames are its backend's own. What arrives comes as
 /// [`Event::Frame`](crate::Event::Frame). After a reconnect it is opened again
 /// ([`Event::SessionOpened`](crate::Event::SessionOpened)); what was under way is lost.
@@ -132,6 +183,15 @@ impl Session {
     /// The queue is full, the frame too large or of a lower kind, or the Session not open.
     pub async fn send(&self, class: Class, frame: RawFrame) -> Result<(), SendError> {
         self.guard.shared.with(|core| core.send_raw(self.id, class, frame))
+    }
+
+    /// For an app that speaks of groups with its backend: it has everything up to `last`, so that
+    /// deliveries go on. Where that is not the head, another [`Behind`](crate::Behind) comes.
+    ///
+    /// # Errors
+    /// The queue is full, or the Session not open.
+    pub async fn caught_up(&self, group: u64, class: Class, last: Seq) -> Result<(), SendError> {
+        self.guard.shared.with(|core| core.send_caught_up(self.id, group, class, last))
     }
 
     /// Closes the Session.

@@ -380,6 +380,29 @@ async fn sessions_of_other_types_carry_frames_and_are_opened_again() {
 }
 
 #[tokio::test]
+async fn rooms_of_a_type_of_ones_own_work_as_those_of_chat_and_are_joined_again() {
+    let server = Server::start(Listen::Both);
+    let (ann, mut events) = connect(&server, "ann", TransportChoice::Tcp).await;
+    let quizzes = ann.rooms("quiz", Vec::new()).await.unwrap();
+    assert_ne!(quizzes.session(), SessionId::CHAT);
+    let room = quizzes.join("maths").await.unwrap();
+    room.send_signal(bytes("one")).await.unwrap();
+    let first = message(&mut events).await;
+    assert_eq!((first.session, &*first.room), (quizzes.session(), "maths"));
+    let frame = RawFrame { kind: 0x80, body: bytes("own") };
+    quizzes.send(Class::Signal, frame.clone()).await.unwrap();
+    let back =
+        event(&mut events, |e| if let Event::Frame { frame, .. } = e { Some(frame) } else { None });
+    assert_eq!(back.await, frame);
+
+    ann.reconnect();
+    room.send_signal(bytes("two")).await.unwrap();
+    assert_eq!(message(&mut events).await.payload, bytes("two"));
+    quizzes.close().await;
+    assert!(quizzes.join("physics").await.is_err());
+}
+
+#[tokio::test]
 async fn an_app_may_ask_for_a_new_connection() {
     let server = Server::start(Listen::Both);
     let (ann, mut events) = connect(&server, "ann", TransportChoice::Quic).await;

@@ -31,7 +31,17 @@ pub async fn run(
                 }
             }
             Ok(None) => return "the backend ended the stream".into(),
-            Err(status) => return format!("{}: {}", status.code(), status.message()),
+            Err(status) => {
+                let (code, message) = (status.code(), status.message());
+                // What gRPC servers say whose defaults are not for links: else nobody would find out why
+                // theirs is lost each half minute.
+                let hint = if message.to_ascii_lowercase().contains("too many pings") {
+                    "; its gRPC server must permit a ping each 5 s, see docs/BACKENDS.md"
+                } else {
+                    ""
+                };
+                return format!("{code}: {message}{hint}");
+            }
         }
         // A stream that never runs dry must leave room for others.
         tokio::task::consume_budget().await;
@@ -53,7 +63,7 @@ fn message(down: Down, link: u64, classes: &[Class], hub: &Hub) -> Result<(), St
         ) {
             run.push(next);
         }
-        publish(&run, hub)?;
+        publish(&run, classes, hub)?;
     }
     Ok(())
 }
@@ -69,9 +79,9 @@ fn follows(last: &Publish, next: &Publish) -> bool {
         && a.counter + u64::from(last.count) == b.counter
 }
 
-fn publish(run: &[Publish], hub: &Hub) -> Result<(), String> {
+fn publish(run: &[Publish], classes: &[Class], hub: &Hub) -> Result<(), String> {
     let Some(first) = run.first() else { return Ok(()) };
-    let class = class(first.class)?;
+    let class = class(first.class, classes)?;
     let position = first.first.map(Seq::from).unwrap_or_default();
     let mut count = 0;
     for p in run {
@@ -105,7 +115,8 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
         Item::Data(data) => {
             if let Some(session) = hub.session(data.session) {
                 check_frames(&data.frames)?;
-                session.outbox.push_reply(session.number, class(data.class)?, data.frames);
+                let class = class(data.class, classes)?;
+                session.outbox.push_reply(session.number, class, data.frames);
             }
         }
         Item::Close(close) => {
@@ -117,17 +128,23 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
         Item::Subscribe(s) => {
             let head = s.head.map(Seq::from).unwrap_or_default();
             let have = s.have.map(Seq::from);
-            hub.subscribe(link, s.session, s.group, class(s.class)?, head, have);
+            hub.subscribe(link, s.session, s.group, class(s.class, classes)?, head, have);
         }
         Item::Unsubscribe(u) => hub.unsubscribe(u.session, u.group, classes),
     }
     Ok(())
 }
 
-fn class(n: i32) -> Result<Class, String> {
-    link::Class::try_from(n)
+/// The class of an item, which must be one that travels on the stream (`classes`): order holds on a
+/// stream only, and what overtakes its subscription on the other is lost without a trace.
+fn class(n: i32, classes: &[Class]) -> Result<Class, String> {
+    let class = link::Class::try_from(n)
         .map(Class::from)
-        .map_err(|_| format!("class {n}; there are 0, 1 and 2"))
+        .map_err(|_| format!("class {n}; there are 0, 1 and 2"))?;
+    if classes.contains(&class) {
+        return Ok(class);
+    }
+    Err(format!("class {class} on the wrong stream: signals travel on CONTROL, the others on BULK"))
 }
 
 /// Counts frames. A backend that sends half a frame, or one of the gateway's own, would break

@@ -13,6 +13,7 @@ use common::{
 use edgeway_proto::{
     Class, CloseCode, Frame, Lane, Seq,
     frame::{CloseSession, Join, Open, Opened},
+    link,
 };
 
 const SIGNAL: Lane = Lane { session: 1, class: Class::Signal };
@@ -31,6 +32,16 @@ async fn start_two() -> (Backend, Backend, Edge) {
     })
     .await;
     (first, second, edge)
+}
+
+fn publication(class: Class) -> link::down_item::Item {
+    link::down_item::Item::Publish(link::Publish {
+        group: 5,
+        class: link::Class::from(class).into(),
+        first: Some(Seq::new(1, 1).into()),
+        count: 1,
+        frames: common::backend::deliver(5, class, 1, 50).to_bytes(),
+    })
 }
 
 fn own(kind: u8, body: &[u8]) -> Bytes {
@@ -306,7 +317,7 @@ over! {
         let whole = common::backend::deliver(5, Class::Chat, 1, 50).to_bytes();
         let half = whole.slice(..20);
         let close = edgeway_proto::frame::Close::default().to_bytes();
-        for (n, what) in (2u8..).zip(["half a frame", "a huge length", "a frame of the gateway's", "half a publication", "a wrong count", "no such class"]) {
+        for (n, what) in (2u8..).zip(["half a frame", "a huge length", "a frame of the gateway's", "half a publication", "a wrong count", "chat on CONTROL", "signals on BULK", "no such class"]) {
             until("the link stands", || edge.readiness.check().is_ok()).await;
             client.open(n, "im").await;
             let open = second.opened().await;
@@ -317,6 +328,8 @@ over! {
                 "a frame of the gateway's" => second.data(open.session, Class::Signal, close.clone()),
                 "half a publication" => second.publish_frames(5, Class::Chat, 1, 1, half.clone()),
                 "a wrong count" => second.publish_frames(5, Class::Chat, 1, 2, whole.clone()),
+                "chat on CONTROL" => second.send(Class::Signal, publication(Class::Chat)),
+                "signals on BULK" => second.send(Class::Chat, publication(Class::Signal)),
                 _ => second.send(Class::Chat, edgeway_proto::link::down_item::Item::Data(edgeway_proto::link::Data {
                     session: open.session,
                     class: 9,

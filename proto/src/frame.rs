@@ -22,6 +22,10 @@ pub const ALPN: &[u8] = b"edgeway/1";
 /// The first kind that belongs to a Session's backend rather than to the gateway.
 pub const FIRST_SESSION_KIND: u8 = 0x40;
 
+/// The first kind that this protocol never gives a meaning: up to [`FIRST_SKIPPED_KIND`] a backend's
+/// own.
+pub const FIRST_OWN_KIND: u8 = 0x80;
+
 /// The first kind that may be skipped unknown.
 pub const FIRST_SKIPPED_KIND: u8 = 0xc0;
 

@@ -36,7 +36,7 @@ fn record(lane: u8, content: &[u8]) -> Vec<u8> {
 }
 
 async fn tcp_pair() -> (TcpStream, Peer) {
-    let listener = TcpListener::bind(ANY, None).unwrap();
+    let listener = TcpListener::bind(ANY, None, true).unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
     let (client, server) =
         within(async { tokio::join!(TcpStream::connect(addr), listener.accept()) }).await;

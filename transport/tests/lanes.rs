@@ -407,7 +407,7 @@ async fn a_client_opens_no_more_sessions_than_the_server_permits_and_may_when_on
 async fn clients_without_the_authority_do_not_connect() {
     let (ours, theirs) = (common::certs(), common::certs());
     let dialer = Dialer::new(theirs.client, Settings::default());
-    let tcp = TcpListener::bind(common::ANY, Some(&ours.server)).unwrap();
+    let tcp = TcpListener::bind(common::ANY, Some(&ours.server), true).unwrap();
     let addr = tcp.local_addr().unwrap();
     let accept = async { tcp.accept().await.unwrap().handshake().await };
     let (dialed, accepted) =

@@ -10,6 +10,7 @@ mod keys;
 mod lasts;
 mod queue;
 mod read;
+mod syncer;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     thread::JoinHandle,
 };
 
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use self::{
     queue::{Done, Entry, Queue, Work, closed},
     read::Wanted,
+    syncer::Syncer,
     tables::{Lock, Tables},
     writer::Writer,
 };
@@ -36,7 +38,7 @@ use super::{Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFut
 /// What an append that was answered with success survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// The death of this process: it was handed to the operating system.
+    /// The death of this process: it was handed to the operating system, and is synced soon after.
     #[default]
     Process,
     /// The loss of power: each group commit is synced to the disk.
@@ -78,6 +80,8 @@ pub struct Embedded {
     queue: Option<Queue>,
     reads: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
+    /// Where commits are not synced one by one.
+    _syncer: Option<Syncer>,
     /// Outlives the tables, which `drop` closes before.
     _lock: Lock,
 }
@@ -89,6 +93,8 @@ struct Shared {
     /// The tables, or why there are none. Held for reading by whoever works with them, always on a
     /// thread that may block.
     tables: RwLock<Result<Tables, StoreError>>,
+    /// Commits made.
+    commits: Arc<AtomicU64>,
     #[cfg(test)]
     fail_commits: std::sync::atomic::AtomicUsize,
 }
@@ -140,15 +146,24 @@ impl Embedded {
             dir: dir.to_owned(),
             options,
             tables: RwLock::new(Ok(tables)),
+            commits: Arc::default(),
             #[cfg(test)]
             fail_commits: 0.into(),
         });
+        let no_thread = |e| StoreError::Unavailable(format!("cannot start a thread: {e}"));
+        let syncer = match shared.options.durability {
+            Durability::Process => {
+                Some(Syncer::start(dir, Arc::clone(&shared.commits)).map_err(no_thread)?)
+            }
+            Durability::Disk => None,
+        };
         let writer = Writer::new(Arc::clone(&shared), jobs);
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
-            .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
-        Ok(Self { shared, queue: Some(queue), reads, writer: Some(writer), _lock: lock })
+            .map_err(no_thread)?;
+        let (queue, writer) = (Some(queue), Some(writer));
+        Ok(Self { shared, queue, reads, writer, _syncer: syncer, _lock: lock })
     }
 
     async fn ask(&self, work: Work) -> Result<Done, StoreError> {

@@ -47,7 +47,7 @@ pub(crate) use arrived::Arrived;
 pub(crate) use outgoing::{ENTRY_BYTES, Waiter};
 pub(crate) use room::RoomId;
 pub(crate) use send::Draft;
-pub(crate) use sessions::open_chat;
+pub(crate) use sessions::{Reads, open_chat};
 pub(crate) use write::Write;
 
 /// Answers one call.
@@ -277,7 +277,7 @@ impl Core {
             return self.control(raw);
         }
         let Some(session) = self.session_of(lane.session) else { return Ok(()) };
-        if self.is_raw(session) && self.raw_frame(session, lane.class, raw) {
+        if self.raw_frame(session, lane.class, raw) {
             return Ok(());
         }
         if raw.kind == frame::Deliver::KIND {

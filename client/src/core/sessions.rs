@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use edgeway_proto::{
-    Class, CloseCode, ErrorCode, Lane, Return, Text,
-    frame::{self, FIRST_SESSION_KIND, Frame},
+    Class, CloseCode, ErrorCode, Lane, Return, Seq, Text,
+    frame::{self, FIRST_OWN_KIND, FIRST_SESSION_KIND, Frame},
     limits,
 };
 
@@ -21,6 +21,28 @@ const SESSIONS_MAX: usize = 32;
 /// Bytes of frames of a raw Session that may wait on one lane.
 const RAW_QUEUE_BYTES: usize = 64 * 1024;
 
+/// Who reads the frames of a Session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// The client: a type of this protocol.
+    Client,
+    /// The client those of rooms, the app the backend's own.
+    Both,
+    /// The app.
+    App,
+}
+
+impl Reads {
+    /// Whether frames of a kind from 0x40 are the app's.
+    const fn app_reads(self, kind: u8) -> bool {
+        match self {
+            Self::Client => false,
+            Self::Both => kind >= FIRST_OWN_KIND,
+            Self::App => kind >= FIRST_SESSION_KIND,
+        }
+    }
+}
+
 /// Frames for rooms whose `Joined` is still to come, on another lane.
 #[derive(Debug)]
 pub(super) struct Early {
@@ -35,8 +57,7 @@ pub(super) struct Early {
 pub(super) struct Session {
     pub(super) kind: Arc<str>,
     headers: Vec<(Text, Text)>,
-    /// Its frames are the app's.
-    raw: bool,
+    reads: Reads,
     /// Its number on this connection; 0 where it is not open.
     pub(super) wire: u8,
     /// Whether the server has said that it is open.
@@ -54,11 +75,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(kind: &str, headers: Vec<(Text, Text)>, raw: bool) -> Self {
+    fn new(kind: &str, headers: Vec<(Text, Text)>, reads: Reads) -> Self {
         Self {
             kind: kind.into(),
             headers,
-            raw,
+            reads,
             wire: 0,
             confirmed: false,
             known: false,
@@ -96,7 +117,7 @@ pub(crate) fn open_chat() -> Bytes {
 
 impl Core {
     pub(super) fn add_chat(&mut self) {
-        self.sessions.insert(SessionId::CHAT, Session::new(CHAT, Vec::new(), false));
+        self.sessions.insert(SessionId::CHAT, Session::new(CHAT, Vec::new(), Reads::Client));
         self.next_session = SessionId::CHAT.0 + 1;
     }
 
@@ -107,10 +128,6 @@ impl Core {
     pub(super) fn session_of(&self, wire: u8) -> Option<SessionId> {
         let mut sessions = self.sessions.iter();
         sessions.find(|(_, s)| s.wire == wire && wire != 0).map(|(id, _)| *id)
-    }
-
-    pub(super) fn is_raw(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|s| s.raw)
     }
 
     /// The number of an open Session on this connection.
@@ -124,11 +141,13 @@ impl Core {
         &mut self,
         kind: &str,
         headers: &[(String, String)],
-        raw: bool,
+        reads: Reads,
         waiter: Answer<SessionId>,
     ) {
+        // One that the app reads alone is its own, and not shared.
+        let same = |s: &Session| reads != Reads::App && s.reads == reads && *s.kind == *kind;
         let mut sessions = self.sessions.iter_mut();
-        if let Some((&id, session)) = sessions.find(|(_, s)| !raw && !s.raw && *s.kind == *kind) {
+        if let Some((&id, session)) = sessions.find(|(_, s)| same(s)) {
             session.waiters.retain(|w| !w.is_closed());
             if session.confirmed {
                 let _ = waiter.send(Ok(id));
@@ -154,7 +173,7 @@ impl Core {
             return;
         }
         let headers = headers.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect();
-        let mut session = Session::new(kind, headers, raw);
+        let mut session = Session::new(kind, headers, reads);
         session.waiters.push(waiter);
         // A number of its own, so that a handle of an old Session never means a new one.
         let id = SessionId(self.next_session);
@@ -319,18 +338,22 @@ impl Core {
         self.end_session(id, &error);
     }
 
-    /// Sends a frame of a raw Session.
+    /// Sends a frame of the app's.
     pub(crate) fn send_raw(
         &mut self,
         id: SessionId,
         class: Class,
         frame: RawFrame,
     ) -> Result<(), SendError> {
-        if frame.kind < FIRST_SESSION_KIND || frame.body.len() > limits::FRAME_BODY_BYTES {
+        if frame.body.len() > limits::FRAME_BODY_BYTES {
             return Err(SendError::TooLarge);
         }
         if self.closed {
             return Err(SendError::Closed);
+        }
+        let reads = self.sessions.get(&id).map(|s| s.reads).ok_or(SendError::NotJoined)?;
+        if !reads.app_reads(frame.kind) {
+            return Err(SendError::BadKind);
         }
         let wire = self.wire_of(id).ok_or(SendError::NotJoined)?;
         let lane = self.lanes.lane(Lane::new(wire, class));
@@ -342,16 +365,38 @@ impl Core {
         Ok(())
     }
 
-    /// Gives a frame of a raw Session to the app. False where it is the client's own.
+    /// The app has all of a group that it reads by itself up to `last`.
+    pub(crate) fn send_caught_up(
+        &mut self,
+        id: SessionId,
+        group: u64,
+        class: Class,
+        last: Seq,
+    ) -> Result<(), SendError> {
+        if self.closed {
+            return Err(SendError::Closed);
+        }
+        let wire = self.wire_of(id).ok_or(SendError::NotJoined)?;
+        let signal = Lane::new(wire, Class::Signal);
+        if self.lanes.lane(signal).frame_bytes > RAW_QUEUE_BYTES {
+            return Err(SendError::Full);
+        }
+        self.lanes.frame(signal, frame::CaughtUp { group, class, last }.to_bytes());
+        Ok(())
+    }
+
+    /// Gives a frame to the app where that reads it. False where the client does.
     pub(super) fn raw_frame(
         &mut self,
         id: SessionId,
         class: Class,
         frame: &edgeway_proto::RawFrame,
     ) -> bool {
+        let Some(reads) = self.sessions.get(&id).map(|s| s.reads) else { return false };
         // Groups work for every Session type: an app that uses them is told where it is behind.
-        let groups = matches!(frame.kind, frame::Behind::KIND | frame::Gap::KIND);
-        if frame.kind < FIRST_SESSION_KIND && !groups {
+        let groups =
+            reads == Reads::App && matches!(frame.kind, frame::Behind::KIND | frame::Gap::KIND);
+        if !groups && !reads.app_reads(frame.kind) {
             return false;
         }
         self.event(Event::Frame { session: id, class, frame: raw(frame) });

@@ -10,12 +10,12 @@ use edgeway_proto::{
 use tokio::sync::oneshot;
 
 use super::{
-    Core, Draft, RoomId, Write,
+    Core, Draft, Reads, RoomId, Write,
     sim::{config, welcome},
 };
 use crate::{
-    Ack, AckStatus, Event, JoinOptions, LeftCause, Message, Outgoing, RawFrame, RequestError,
-    SendError, SessionId,
+    Ack, AckStatus, Behind, Event, JoinOptions, LeftCause, Message, Outgoing, RawFrame,
+    RequestError, SendError, SessionId,
 };
 
 const SIGNAL: Lane = Lane::new(1, Class::Signal);
@@ -294,14 +294,14 @@ fn a_connection_without_unused_session_numbers_is_given_up() {
     let mut bench = Bench::new();
     for n in 2..=63u8 {
         let (answer, mut opened) = oneshot::channel();
-        bench.core.open("mine", &[], true, answer);
+        bench.core.open("mine", &[], Reads::App, answer);
         bench.give(Lane::new(n, Class::Signal), frame::Opened { session: u64::from(n) });
         let id = opened.try_recv().unwrap().unwrap();
         bench.core.close_session(id);
         bench.written();
     }
     let (answer, _) = oneshot::channel();
-    bench.core.open("mine", &[], true, answer);
+    bench.core.open("mine", &[], Reads::App, answer);
     assert!(matches!(bench.core.next_write(bench.now, true), Some(Write::Close(_))));
     // It is opened on the next one.
     bench.core.disconnected();
@@ -383,7 +383,7 @@ fn history_that_is_gone_is_told() {
 fn raw_sessions_pass_frames_both_ways() {
     let mut bench = Bench::new();
     let (answer, mut opened) = oneshot::channel();
-    bench.core.open("mine", &[("k".into(), "v".into())], true, answer);
+    bench.core.open("mine", &[("k".into(), "v".into())], Reads::App, answer);
     assert!(matches!(&bench.written()[..], [Frame::Open(open)] if open.session == 2));
     let lane = Lane::new(2, Class::Signal);
     bench.give(lane, frame::Opened { session: 2 });
@@ -399,7 +399,57 @@ fn raw_sessions_pass_frames_both_ways() {
     let events = bench.events();
     assert_eq!(events, [Event::Frame { session: id, class: Class::Binary, frame }]);
     let low = RawFrame { kind: 0x10, body: Bytes::new() };
-    assert!(bench.core.send_raw(id, Class::Signal, low).is_err());
+    assert_eq!(bench.core.send_raw(id, Class::Signal, low), Err(SendError::BadKind));
+
+    // Groups of its own: it is told that it is behind, and says when it is not.
+    let head = Seq::new(3, 9);
+    let signal = Lane::new(2, Class::Signal);
+    bench.give(signal, frame::Behind { group: 5, class: Class::Chat, head });
+    let events = bench.events();
+    let [Event::Frame { frame, .. }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(frame.behind(), Some(Behind { group: 5, class: Class::Chat, head }));
+    bench.core.send_caught_up(id, 5, Class::Chat, head).unwrap();
+    let written = bench.written();
+    assert!(matches!(&written[..], [Frame::CaughtUp(c)] if (c.group, c.last) == (5, head)));
+}
+
+#[test]
+fn rooms_of_another_type_are_kept_by_the_client_beside_frames_of_the_backend_s_own() {
+    let mut bench = Bench::new();
+    let open = |bench: &mut Bench, kind: &str| {
+        let (answer, opened) = oneshot::channel();
+        bench.core.open(kind, &[], Reads::Both, answer);
+        opened
+    };
+    let (mut opened, mut again) = (open(&mut bench, "quiz"), open(&mut bench, "quiz"));
+    assert!(matches!(&bench.written()[..], [Frame::Open(open)] if &*open.kind == "quiz"));
+    let lane = Lane::new(2, Class::Signal);
+    bench.give(lane, frame::Opened { session: 2 });
+    let id = opened.try_recv().unwrap().unwrap();
+    assert_eq!(again.try_recv().unwrap().unwrap(), id, "the same type is the same Session");
+
+    let (answer, mut joined_room) = oneshot::channel();
+    bench.core.join(id, "maths", &JoinOptions::default(), answer);
+    for frame in bench.written() {
+        if let Frame::Join(join) = frame {
+            bench.give(lane, joined(&join, 7, [Seq::new(1, 0); 3]));
+        }
+    }
+    joined_room.try_recv().unwrap().unwrap();
+    bench.give(lane, deliver(7, Class::Signal, 1));
+    bench.give(lane, deliver(7, Class::Signal, 1));
+    let events = bench.events();
+    let [Event::Message(message)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((message.session, &*message.room), (id, "maths"));
+
+    let own = split(&mut Bytes::from_static(b"\x80\x02hi")).unwrap().unwrap();
+    bench.core.frame(Lane::new(2, Class::Chat), &own, bench.now).unwrap();
+    let frame = RawFrame { kind: 0x80, body: Bytes::from_static(b"hi") };
+    let expected = Event::Frame { session: id, class: Class::Chat, frame: frame.clone() };
+    assert_eq!(bench.events(), [expected]);
+    bench.core.send_raw(id, Class::Binary, frame).unwrap();
+    let of_rooms = RawFrame { kind: 0x45, body: Bytes::new() };
+    assert_eq!(bench.core.send_raw(id, Class::Signal, of_rooms), Err(SendError::BadKind));
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Server {
         // UDP and TCP on one port, as a client expects: the port that TCP got is tried on UDP.
         loop {
             if !matches!(listen, Listen::Quic) {
-                let listener = TcpListener::bind(any, Some(&tls)).unwrap();
+                let listener = TcpListener::bind(any, Some(&tls), true).unwrap();
                 tcp = Some(listener.local_addr().unwrap());
                 let state = Arc::clone(&state);
                 if !matches!(listen, Listen::Tcp) {

@@ -205,10 +205,16 @@ impl Links {
         let Running { hub, tracker, runtime, shutdown } = running.clone();
         let (links, node, stop) = (Arc::clone(self), Arc::clone(node), stop.clone());
         let keep = async move {
-            tokio::select! {
-                () = links.keep(&node, &hub) => {}
-                () = stop.cancelled() => {}
-                () = shutdown.cancelled() => {}
+            let given_up = tokio::select! {
+                () = links.keep(&node, &hub) => false,
+                () = stop.cancelled() => true,
+                () = shutdown.cancelled() => false,
+            };
+            if given_up && let Some(link) = node.link() {
+                // Members of groups that it owned, by whatever link they came.
+                for session in hub.depending_on(link.id) {
+                    session.close(CloseCode::BackendLost, "the owner of a group is given up", 0);
+                }
             }
             node.cut();
         };

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use edgeway_proto::{
@@ -34,8 +34,12 @@ const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// From Hello to the first sign that the backend has taken the stream. One that accepts calls and
+/// answers none must look as away as it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Between tries to reach a backend; doubles up to the second.
+/// Between tries to reach a backend; doubles up to the second. A link that stood for less than that is
+/// such a try: a backend that breaks the contract with its first words is not dialled 20 times a second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// One backend instance.
@@ -95,12 +99,15 @@ impl Links {
         let mut backoff = BACKOFF.0;
         let mut told = false;
         loop {
+            let begun = Instant::now();
             match self.link(node, hub).await {
                 Ok(reason) => {
                     warn!(backend = node.addr, reason, "link lost");
                     counter!("edgeway_gateway_link_lost_total", "backend" => node.addr.clone())
                         .increment(1);
-                    (backoff, told) = (BACKOFF.0, false);
+                    let stood = begun.elapsed() >= BACKOFF.1;
+                    backoff = if stood { BACKOFF.0 } else { (backoff * 2).min(BACKOFF.1) };
+                    told = false;
                 }
                 Err(problem) => {
                     // Once for each time that it goes away, not once for each try.
@@ -175,8 +182,12 @@ async fn open(node: &Node, queue: &Arc<Queue>) -> Result<tonic::Streaming<link::
     let mut client = BackendClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
-    let response = client.link(Requests(Arc::clone(queue))).await;
-    response.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+    let response = client.link(Requests(Arc::clone(queue)));
+    match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(format!("{}: {}", status.code(), status.message())),
+        Err(_) => Err(format!("it has not answered Hello for {ANSWER_TIMEOUT:?}")),
+    }
 }
 
 /// An error with its causes: tonic's own text says only "transport error".

@@ -381,8 +381,8 @@ mod tests {
 
     #[test]
     fn a_signal_is_copied_on_schedule_and_later_only_if_nothing_was_heard_of_it() {
-        assert_eq!(times(true, lossy(), LANE), [8, 20, 40, 75]);
-        assert_eq!(times(false, lossy(), LANE), [8, 20, 40, 75, 150, 230, 400]);
+        assert_eq!(times(true, lossy(), LANE), [6, 14, 26, 45, 75]);
+        assert_eq!(times(false, lossy(), LANE), [6, 14, 26, 45, 75, 150, 230, 400]);
     }
 
     #[test]

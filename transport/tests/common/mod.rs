@@ -164,7 +164,7 @@ pub async fn connect_with(via: Via, settings: Settings) -> Pair {
         return Pair { client: client.unwrap(), server, dialer, quic: Some(listener) };
     }
     let tls = (via == Via::Tls).then_some(&certs.server);
-    let listener = TcpListener::bind(ANY, tls).unwrap();
+    let listener = TcpListener::bind(ANY, tls, true).unwrap();
     let addr = listener.local_addr().unwrap();
     let accept = async { listener.accept().await.unwrap().handshake().await.unwrap() };
     let dial = async {

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -146,6 +146,7 @@ impl Writer {
                 Durability::Disk => PersistMode::SyncData,
             };
             group.batch.durability(Some(mode)).commit().map_err(storing)?;
+            shared.commits.fetch_add(1, Ordering::Relaxed);
             Ok(outcomes)
         })
     }
