@@ -55,14 +55,19 @@ pub struct Args {
 /// # Errors
 /// Where it cannot start, or broke.
 pub fn run(args: Args, log: Option<&str>) -> Outcome {
-    let mut file = File::read(Some(&args.config))?;
-    file.set("--listen", "backend.listen", args.listen, |raw, v| raw.backend.listen = Some(v));
-    file.set("--slot", "backend.slot", args.slot, |raw, v| raw.backend.slot = Some(v));
-    file.set("--name", "backend.name", args.name, |raw, v| raw.backend.name = Some(v));
-    set_data_dir(&mut file, args.data_dir);
-    set_http(&mut file, args.http);
     let roles = args.roles;
-    serve::with_settings(file, Use::Backend(roles), log, |settings, server| {
+    let load = move || {
+        let mut file = File::read(Some(&args.config))?;
+        file.set("--listen", "backend.listen", args.listen.clone(), |raw, v| {
+            raw.backend.listen = Some(v)
+        });
+        file.set("--slot", "backend.slot", args.slot, |raw, v| raw.backend.slot = Some(v));
+        file.set("--name", "backend.name", args.name.clone(), |raw, v| raw.backend.name = Some(v));
+        set_data_dir(&mut file, args.data_dir.clone());
+        set_http(&mut file, args.http.clone());
+        Ok(file)
+    };
+    serve::with_settings(Box::new(load), Use::Backend(roles), log, |settings, server| {
         backend(settings, roles, server)
     })
 }

@@ -3,7 +3,7 @@
 use crate::config::{File, RawFile};
 
 /// Addresses of one process, over those of the config that several processes share.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Listen {
     /// Address for QUIC; `off` for none.
     #[arg(long, value_name = "IP:PORT")]
@@ -22,8 +22,8 @@ pub struct Listen {
 
 impl Listen {
     /// Sets what was given.
-    pub fn apply(self, file: &mut File) {
-        let Self { quic, tcp, plain, http } = self;
+    pub fn apply(&self, file: &mut File) {
+        let Self { quic, tcp, plain, http } = self.clone();
         file.set("--quic", "gateway.listen.quic", addr(quic), |raw, v| raw.gateway.listen.quic = v);
         file.set("--tcp", "gateway.listen.tcp", addr(tcp), |raw, v| raw.gateway.listen.tcp = v);
         file.set("--plain", "gateway.listen.plain", addr(plain), |raw, v| {

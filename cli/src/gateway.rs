@@ -40,16 +40,19 @@ pub struct Args {
 /// # Errors
 /// Where it cannot start, or broke.
 pub fn run(args: Args, log: Option<&str>) -> Outcome {
-    let mut file = File::read(Some(&args.config))?;
-    file.set("--name", "gateway.name", args.name, |raw, v| raw.gateway.name = v);
-    args.listen.apply(&mut file);
-    serve::with_settings(file, Use::Gateway, log, gateway)
+    let load = move || {
+        let mut file = File::read(Some(&args.config))?;
+        file.set("--name", "gateway.name", args.name.clone(), |raw, v| raw.gateway.name = v);
+        args.listen.apply(&mut file);
+        Ok(file)
+    };
+    serve::with_settings(Box::new(load), Use::Gateway, log, gateway)
 }
 
 async fn gateway(settings: Settings, mut server: Server) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
-    let clients = server.add_gateway(settings.gateway.config()?)?;
+    let clients = server.add_gateway(settings.gateway, Box::new(|settings| settings))?;
     let http = server.add_http(settings.process.http, metrics).await?;
     let running = server.start();
     if running.wait_ready(&shutdown).await {

@@ -3,10 +3,18 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    response::IntoResponse,
+    routing::{get, post},
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+
+use crate::reload::Reload;
 
 /// Histograms keep what was observed since the last upkeep: as often as they are scraped will do.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -24,6 +32,7 @@ pub struct Http {
 struct Served {
     metrics: PrometheusHandle,
     ready: Ready,
+    reload: Arc<Reload>,
 }
 
 /// Starts to record metrics: before anything counts.
@@ -56,13 +65,14 @@ impl Http {
     }
 
     /// Serves until `stop`.
-    pub async fn serve(self, ready: Ready, stop: CancellationToken) {
+    pub async fn serve(self, ready: Ready, reload: Arc<Reload>, stop: CancellationToken) {
         let Self { listener, metrics } = self;
-        let served = Served { metrics: metrics.clone(), ready };
+        let served = Served { metrics: metrics.clone(), ready, reload };
         let router = Router::new()
             .route("/metrics", get(|State(s): State<Served>| async move { s.metrics.render() }))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .route("/reload", post(reload_config))
             .with_state(served);
         tokio::select! {
             result = axum::serve(listener, router) => if let Err(error) = result {
@@ -79,6 +89,18 @@ async fn readyz(State(served): State<Served>) -> impl IntoResponse {
     match (served.ready)() {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// The config is read again: what has changed, a line each, or all that is wrong with it.
+async fn reload_config(State(served): State<Served>) -> impl IntoResponse {
+    match served.reload.now() {
+        Ok(changes) => {
+            let lines: String = changes.lines().map(|line| line + "\n").collect();
+            let text = if lines.is_empty() { "nothing to change\n".to_owned() } else { lines };
+            (StatusCode::OK, text)
+        }
+        Err(failure) => (StatusCode::UNPROCESSABLE_ENTITY, format!("{failure}\n")),
     }
 }
 

@@ -1,9 +1,14 @@
 //! Logs go to standard error, one compact line each: standard output belongs to what a command
 //! was asked for.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::OnceLock};
 
 use tracing_subscriber::EnvFilter;
+
+type SetLevels = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Changes the levels of the logger that runs.
+static SET: OnceLock<SetLevels> = OnceLock::new();
 
 /// Starts logging. `levels` were checked before, by the command line or the config.
 pub fn start(levels: &str) {
@@ -14,7 +19,19 @@ pub fn start(levels: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(color)
         .with_target(false)
-        .finish();
-    // It fails only where a logger is set already, which then stays.
-    let _ = tracing::subscriber::set_global_default(logger);
+        .with_filter_reloading();
+    let filter = logger.reload_handle();
+    // Both fail only where a logger is set already, which then stays.
+    if tracing::subscriber::set_global_default(logger.finish()).is_ok() {
+        let _ = SET.set(Box::new(move |levels| {
+            let _ = filter.reload(EnvFilter::new(levels));
+        }));
+    }
+}
+
+/// Logs at other levels from now on. They were checked before.
+pub fn set(levels: &str) {
+    if let Some(set) = SET.get() {
+        set(levels);
+    }
 }

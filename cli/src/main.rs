@@ -13,6 +13,7 @@ mod gateway;
 mod http;
 mod logging;
 mod output;
+mod reload;
 mod serve;
 mod shutdown;
 mod up;

@@ -13,10 +13,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{File, Process, Settings, Use},
+    config::{GatewaySettings, Process, Settings, Use},
     failure::{Outcome, in_one_line},
     http::{self, Http, Ready},
     logging,
+    reload::{Complete, Load, Reload},
 };
 
 /// How often readiness is looked at while a process starts.
@@ -29,7 +30,7 @@ const REMIND: Duration = Duration::from_secs(5);
 /// # Errors
 /// Where the config is wrong, or what `serve` gives.
 pub fn with_settings<F>(
-    file: File,
+    load: Load,
     purpose: Use,
     log: Option<&str>,
     serve: impl FnOnce(Settings, Server) -> F,
@@ -37,6 +38,8 @@ pub fn with_settings<F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    let file = load()?;
+    let reload = Reload::new(load, purpose, log.is_none(), file.text().to_owned());
     let settings = file.settings(purpose)?;
     logging::start(log.unwrap_or(&settings.process.log));
     for note in &settings.notes {
@@ -46,7 +49,7 @@ where
     // Thousands of connections that all have something to do fill a runtime's queue. Rooms and
     // links do not stand in it: the system shares the cores between the threads of the two.
     let edge = runtime("edge", &settings.process)?;
-    let server = Server::new(edge.handle().clone());
+    let server = Server::new(edge.handle().clone(), reload);
     let outcome = core.block_on(serve(settings, server));
     edge.shutdown_background();
     Ok(outcome?)
@@ -67,6 +70,7 @@ pub struct Server {
     gateway: Option<Gateway>,
     backend: Option<Backend>,
     http: Option<Http>,
+    reload: Reload,
 }
 
 /// A process that serves.
@@ -84,8 +88,8 @@ struct Task {
 }
 
 impl Server {
-    fn new(edge: Handle) -> Self {
-        Self { edge, gateway: None, backend: None, http: None }
+    fn new(edge: Handle, reload: Reload) -> Self {
+        Self { edge, gateway: None, backend: None, http: None, reload }
     }
 
     /// Opens the store and binds the backend; gives where it listens.
@@ -103,14 +107,17 @@ impl Server {
         Ok(addr)
     }
 
-    /// Binds the gateway; gives its addresses, `quic=...` and so on.
+    /// Binds the gateway; gives its addresses, `quic=...` and so on. `complete` adds to its settings what
+    /// this process has made itself: now, and each time the config changes.
     ///
     /// # Errors
     /// Where an address cannot be listened on.
     pub fn add_gateway(
         &mut self,
-        config: edgeway_gateway::config::Config,
+        settings: GatewaySettings,
+        complete: Complete,
     ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
+        let config = complete(settings).config()?;
         let bound = {
             let _edge = self.edge.enter();
             Gateway::bind(config)
@@ -121,6 +128,7 @@ impl Server {
             ("tcp", gateway.tcp_addr()),
             ("plain", gateway.plain_addr()),
         ];
+        self.reload.route(gateway.router(), complete);
         self.gateway = Some(gateway);
         Ok(addrs.into_iter().filter_map(|(name, addr)| Some((name, addr?))).collect())
     }
@@ -143,7 +151,8 @@ impl Server {
 
     /// Begins to serve.
     pub fn start(self) -> Running {
-        let Self { edge, gateway, backend, http } = self;
+        let Self { edge, gateway, backend, http, reload } = self;
+        let reload = Arc::new(reload);
         let ready = ready(gateway.as_ref(), backend.as_ref());
         let broken = CancellationToken::new();
         let core = Handle::current();
@@ -157,12 +166,14 @@ impl Server {
         if let Some(backend) = backend {
             running.spawn("backend", &core, |stop| async { Ok(backend.run(stop).await?) });
         }
+        let reload_by_http = Arc::clone(&reload);
         if let Some(http) = http {
             running.spawn("http", &core, |stop| async {
-                http.serve(ready, stop).await;
+                http.serve(ready, reload_by_http, stop).await;
                 Ok(())
             });
         }
+        running.spawn("watch over the config", &core, |stop| reload.watch(stop));
         running
     }
 }

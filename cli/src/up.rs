@@ -7,7 +7,7 @@ use edgeway_backend::{Roles, config::Auth};
 use crate::{
     args::not_empty,
     certs,
-    config::{File, Settings, Use},
+    config::{File, GatewaySettings, Settings, Use},
     failure::Outcome,
     flags::{Listen, set_data_dir},
     output::say,
@@ -44,10 +44,13 @@ pub struct Args {
 /// # Errors
 /// Where it cannot start, or a part of it broke.
 pub fn run(args: Args, log: Option<&str>) -> Outcome {
-    let mut file = File::read(args.config.as_deref())?;
-    set_data_dir(&mut file, args.data_dir);
-    args.listen.apply(&mut file);
-    serve::with_settings(file, Use::Up, log, up)
+    let load = move || {
+        let mut file = File::read(args.config.as_deref())?;
+        set_data_dir(&mut file, args.data_dir.clone());
+        args.listen.apply(&mut file);
+        Ok(file)
+    };
+    serve::with_settings(Box::new(load), Use::Up, log, up)
 }
 
 /// What is told once clients can come.
@@ -61,19 +64,25 @@ struct Welcome {
 }
 
 async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
-    let Settings { process, mut gateway, backend, .. } = settings;
+    let Settings { process, gateway, backend, .. } = settings;
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
     let data_dir = backend.data_dir.clone();
     let for_development = matches!(backend.auth, Auth::Development);
-    let mut ca = None;
-    if gateway.makes_tls() {
-        let certs = certs::ensure(&data_dir, &gateway.addrs())?;
-        gateway = gateway.with_tls(&certs.cert_pem, &certs.key_pem);
-        ca = Some(certs.ca_path);
-    }
+    let certs = match gateway.makes_tls() {
+        true => Some(certs::ensure(&data_dir, &gateway.addrs())?),
+        false => None,
+    };
+    let ca = certs.as_ref().map(|certs| certs.ca_path.clone());
     let roles_at = server.add_backend(backend, Roles::all()).await?;
-    let clients = server.add_gateway(gateway.with_roles_at(roles_at).config()?)?;
+    let complete = move |settings: GatewaySettings| {
+        let settings = settings.with_roles_at(roles_at);
+        match &certs {
+            Some(certs) => settings.with_tls(&certs.cert_pem, &certs.key_pem),
+            None => settings,
+        }
+    };
+    let clients = server.add_gateway(gateway, Box::new(complete))?;
     let http = server.add_http(process.http, metrics).await?;
     let running = server.start();
     if running.wait_ready(&shutdown).await {

@@ -16,7 +16,7 @@ use edgeway_client::{
     AckStatus, Bytes, Class, Client, ClientConfig, CloseCode, ErrorCode, Event, Events,
     JoinOptions, LeftCause, Login, Message, RawFrame, SendError, Seq, TransportChoice, Trust,
 };
-use support::{Process, Up, write};
+use support::{Process, Up, ask, get, write};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -289,4 +289,88 @@ async fn clients_of_a_backend_that_restarts_come_back_by_themselves() {
     event(&mut events, |e| matches!(e, Event::HistoryLost { .. }).then_some(())).await;
     within(room.send_signal(bytes("ask 3 + 3?|5|6"))).await.unwrap();
     assert_eq!(signals(&mut events, 1).await, ["3 + 3?|5|6"]);
+}
+
+/// `edgeway up` with this config.
+fn up_with(dir: &Path, config: &str) -> Up {
+    write(dir, "edgeway.toml", config);
+    let any = "127.0.0.1:0";
+    let args = ["up", "--config", "edgeway.toml", "--quic", any, "--tcp", any, "--http", any];
+    Up::ready(Process::spawn(dir, &args))
+}
+
+/// Waits until the config has been read again so often with this outcome.
+async fn reloaded(up: &Up, outcome: &str, times: u64) {
+    let line = format!("edgeway_config_reloads_total{{outcome=\"{outcome}\"}} {times}");
+    let search = async {
+        while !get(&up.http, "/metrics").contains(&line) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(search).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_is_added_and_removed_by_editing_the_file_while_clients_are_connected() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = "[log]\nlevel = \"info\"\n";
+    let up = up_with(dir.path(), plain);
+    let (client, mut events) = connect(&up, "ada", TransportChoice::Quic).await;
+    let room = within(client.join("lesson")).await.unwrap();
+    assert!(within(client.open("quiz", Vec::new())).await.is_err(), "there is no such type yet");
+
+    let quizzes = Quizzes::at("127.0.0.1:0".parse().unwrap()).await;
+    let with_quiz = format!(
+        "{plain}[gateway.routes]\nquiz = {{ backend = \"quiz\", policy = \"round_robin\" }}\n\
+         [backends]\nquiz = [\"{}\"]\n",
+        quizzes.addr
+    );
+    write(dir.path(), "edgeway.toml", &with_quiz);
+    let opening = async {
+        loop {
+            match client.open("quiz", Vec::new()).await {
+                Ok(session) => return session,
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let quiz = within(opening).await;
+    echo(&quiz, &mut events).await;
+
+    // Nonsense changes nothing, and is told by key and line however it is found.
+    let nonsense = with_quiz.replace("round_robin", "round_and_round");
+    write(dir.path(), "edgeway.toml", &nonsense);
+    reloaded(&up, "refused", 1).await;
+    let answer = ask(&up.http, "POST", "/reload");
+    assert!(answer.starts_with("HTTP/1.0 422"), "{answer}");
+    for part in ["edgeway.toml:4: gateway.routes.quiz", "round_and_round", "`round_robin`"] {
+        assert!(answer.contains(part), "{part:?} is not in {answer}");
+    }
+    echo(&quiz, &mut events).await;
+
+    // Without its route the type's Sessions end, and no others.
+    write(dir.path(), "edgeway.toml", plain);
+    let code = event(&mut events, |e| match e {
+        Event::SessionClosed { code, .. } => Some(code),
+        _ => None,
+    });
+    assert_eq!(code.await, CloseCode::NoRoute);
+    let answer = ask(&up.http, "POST", "/reload");
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.contains("nothing to change"), "{answer}");
+    up.process.signal("HUP");
+    reloaded(&up, "unchanged", 2).await;
+    assert_eq!(client.stats().reconnects, 0);
+    within(room.send_signal(bytes("still here"))).await.unwrap();
+    quizzes.stop().await;
+}
+
+/// What a Session sends comes back.
+async fn echo(session: &edgeway_client::Session, events: &mut Events) {
+    let frame = RawFrame { kind: 0x80, body: Bytes::from_static(b"anyone there?") };
+    session.send(Class::Signal, frame.clone()).await.unwrap();
+    let back = event(events, |e| match e {
+        Event::Frame { frame, .. } => Some(frame),
+        _ => None,
+    });
+    assert_eq!(back.await, frame);
 }

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     limits::Rates,
-    routing::{Key, RawBackends, RawRoute, Route, Routes, Routing},
+    routing::{Key, RawRoute, Route, Routes, Routing},
 };
+
+pub use crate::routing::RawBackends;
 
 /// Section `[gateway]` as the file has it. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

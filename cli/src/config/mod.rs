@@ -121,6 +121,11 @@ impl File {
         }
     }
 
+    /// What the file says, as it is written; empty without one.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether it describes processes of their own rather than `up`.
     pub fn is_of_a_cluster(&self) -> bool {
         ROLES.iter().any(|role| self.raw.backends.contains_key(*role))

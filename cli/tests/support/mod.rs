@@ -167,8 +167,13 @@ impl Up {
 
 /// A request over HTTP/1.0; gives the whole answer.
 pub fn get(addr: &str, path: &str) -> String {
+    ask(addr, "GET", path)
+}
+
+/// The same, with a method and without a body.
+pub fn ask(addr: &str, method: &str, path: &str) -> String {
     let mut stream = std::net::TcpStream::connect(addr).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer

@@ -1,0 +1,115 @@
+//! What differs between two configs, key by key.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::{Table, Value};
+
+/// Keys that take effect while the process runs: sections end with a dot.
+const LIVE: [&str; 4] = ["backends.", "gateway.login", "gateway.routes.", "log.level"];
+
+/// Values that are nobody's business.
+const SECRET: &str = "auth.";
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// In effect from now on.
+    pub live: Vec<String>,
+    /// In effect after a restart: all that differs from what the process was started with.
+    pub at_restart: Vec<String>,
+}
+
+impl Changes {
+    /// From what is in effect (`old`) to `new`, of a process that was started with `started`.
+    pub fn between(started: &str, old: &str, new: &str) -> Self {
+        Self { live: differences(old, new, true), at_restart: differences(started, new, false) }
+    }
+
+    /// One line for each.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let waiting = self.at_restart.iter().map(|line| format!("{line} (at the next restart)"));
+        self.live.iter().cloned().chain(waiting)
+    }
+}
+
+fn is_live(key: &str) -> bool {
+    LIVE.iter().any(|live| if live.ends_with('.') { key.starts_with(live) } else { key == *live })
+}
+
+fn differences(old: &str, new: &str, live: bool) -> Vec<String> {
+    let (old, new) = (leaves(old), leaves(new));
+    let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let differ = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
+    differ
+        .filter(|key| is_live(key) == live)
+        .map(|key| match (old.get(key), new.get(key)) {
+            _ if key.starts_with(SECRET) => format!("{key}: changed"),
+            (Some(old), Some(new)) => format!("{key}: {old} -> {new}"),
+            (None, Some(new)) => format!("{key}: set to {new}"),
+            (Some(old), None) => format!("{key}: removed, was {old}"),
+            (None, None) => key.clone(),
+        })
+        .collect()
+}
+
+/// Every value by its dotted key. A route may be a text or a section; it is one value either way.
+fn leaves(text: &str) -> BTreeMap<String, String> {
+    let mut leaves = BTreeMap::new();
+    // What cannot be parsed was never in effect.
+    collect("", &text.parse().unwrap_or_default(), &mut leaves);
+    leaves
+}
+
+fn collect(at: &str, table: &Table, leaves: &mut BTreeMap<String, String>) {
+    for (name, value) in table {
+        let key = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
+        match value {
+            Value::Table(section) if at != "gateway.routes" => collect(&key, section, leaves),
+            value => {
+                leaves.insert(key, value.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "[gateway.routes]\nchat = \"access\"\nquiz = \"quiz\"\n[backends]\n\
+        quiz = [\"127.0.0.1:1\"]\n[log]\nlevel = \"info\"\n[rooms]\nmax_members = 10\n";
+
+    #[test]
+    fn each_key_that_differs_is_told_with_both_values() {
+        let new = "[gateway.routes]\nchat = { backend = \"access\", policy = \"hash\" }\n[backends]\n\
+            quiz = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n[log]\nlevel = \"info\"\n";
+        let changes = Changes::between(OLD, OLD, new);
+        assert_eq!(
+            changes.live,
+            [
+                "backends.quiz: [\"127.0.0.1:1\"] -> [\"127.0.0.1:1\", \"127.0.0.1:2\"]",
+                "gateway.routes.chat: \"access\" -> { backend = \"access\", policy = \"hash\" }",
+                "gateway.routes.quiz: removed, was \"quiz\"",
+            ]
+        );
+        assert_eq!(changes.at_restart, ["rooms.max_members: removed, was 10"]);
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_told_until_it_is_taken_back() {
+        let changed = OLD.replace("= 10", "= 20");
+        let changes = Changes::between(OLD, &changed, &changed);
+        assert!(changes.live.is_empty());
+        assert_eq!(
+            changes.lines().collect::<Vec<_>>(),
+            ["rooms.max_members: 10 -> 20 (at the next restart)"]
+        );
+        assert_eq!(Changes::between(OLD, &changed, OLD), Changes::default());
+    }
+
+    #[test]
+    fn secrets_are_not_told() {
+        let changes = Changes::between("", "", "[auth.users]\nada = \"hash\"\n");
+        assert_eq!(changes.at_restart, ["auth.users.ada: changed"]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Changing the config of a process that runs: when its file changes, on SIGHUP, and by HTTP.
+//!
+//! The file is read, checked as a whole, and swapped in as a whole. One that is wrong anywhere changes
+//! nothing; what is wrong is told by key and line, in the log, in a metric and in the HTTP answer.
+
+mod diff;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
+use edgeway_gateway::Router;
+use parking_lot::Mutex;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{BadConfig, File, GatewaySettings, Use},
+    failure::Failure,
+    logging,
+};
+
+pub use diff::Changes;
+
+/// How often the file is looked at. It counts once it has been the same twice: whoever writes it may not
+/// be done.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Reads the file again, with the flags of the command line.
+pub type Load = Box<dyn Fn() -> Result<File, BadConfig> + Send + Sync>;
+
+/// Completes what the file says by what the process has made itself.
+pub type Complete = Box<dyn Fn(GatewaySettings) -> GatewaySettings + Send + Sync>;
+
+/// See the module.
+pub struct Reload {
+    load: Load,
+    purpose: Use,
+    complete: Complete,
+    router: Option<Router>,
+    /// Whether the levels of the log are the config's to say.
+    logs: bool,
+    started: String,
+    current: Mutex<String>,
+}
+
+impl Reload {
+    /// For a process that was started with `started`.
+    pub fn new(load: Load, purpose: Use, logs: bool, started: String) -> Self {
+        let current = Mutex::new(started.clone());
+        let complete = Box::new(|settings| settings);
+        Self { load, purpose, complete, router: None, logs, started, current }
+    }
+
+    /// Changes where this gateway's Sessions go; `complete` does to its settings what was done at
+    /// the start.
+    pub fn route(&mut self, router: Router, complete: Complete) {
+        (self.router, self.complete) = (Some(router), complete);
+    }
+
+    /// Reads the file and uses it.
+    ///
+    /// # Errors
+    /// All that is wrong with it; nothing has changed then.
+    pub fn now(&self) -> Result<Changes, Failure> {
+        let result = self.apply();
+        let outcome = match &result {
+            Ok(changes) if changes.live.is_empty() => "unchanged",
+            Ok(_) => "applied",
+            Err(_) => "refused",
+        };
+        metrics::counter!("edgeway_config_reloads_total", "outcome" => outcome).increment(1);
+        metrics::gauge!("edgeway_config_is_good").set(f64::from(u8::from(result.is_ok())));
+        match &result {
+            Ok(changes) => {
+                for line in changes.lines() {
+                    tracing::info!("config: {line}");
+                }
+            }
+            Err(failure) => {
+                for line in failure.to_string().lines() {
+                    tracing::error!("config not used: {line}");
+                }
+            }
+        }
+        result
+    }
+
+    fn apply(&self) -> Result<Changes, Failure> {
+        // One at a time: by file, signal and HTTP.
+        let mut current = self.current.lock();
+        let file = (self.load)()?;
+        let text = file.text().to_owned();
+        let settings = file.settings(self.purpose)?;
+        let changes = Changes::between(&self.started, &current, &text);
+        if let Some(router) = &self.router {
+            let config = (self.complete)(settings.gateway).config()?;
+            router.apply(config.routing).map_err(|e| anyhow!(e))?;
+        }
+        if self.logs {
+            logging::set(&settings.process.log);
+        }
+        *current = text;
+        Ok(changes)
+    }
+
+    /// Looks after the file and SIGHUP until `stop`.
+    ///
+    /// # Errors
+    /// Where the system allows no signal handlers.
+    pub async fn watch(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+        let mut ticks = tokio::time::interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tried = Ok(self.started.clone());
+        let mut seen = tried.clone();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let found = self.look();
+                    if found == seen && found != tried {
+                        tried.clone_from(&found);
+                        // Told by `now`, good or bad.
+                        let _ = self.now();
+                    }
+                    seen = found;
+                }
+                Some(()) = hangup.recv() => {
+                    if self.now().is_ok_and(|changes| changes.live.is_empty()) {
+                        tracing::info!("config: nothing to change");
+                    }
+                    tried = self.look();
+                    seen.clone_from(&tried);
+                }
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// The file's text, or why it cannot be read.
+    fn look(&self) -> Result<String, String> {
+        (self.load)().map(|file| file.text().to_owned()).map_err(|bad| bad.to_string())
+    }
+}
