@@ -4,15 +4,7 @@
 
 mod support;
 
-use std::net::TcpListener;
-
-use support::{Process, run, write};
-
-/// As many free ports. (They are held until all are known, so that they differ.)
-fn free_ports<const N: usize>() -> [String; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().to_string())
-}
+use support::{Process, free_ports, run, write};
 
 #[test]
 fn a_room_spans_two_gateways_whose_backends_are_processes_of_their_own() {

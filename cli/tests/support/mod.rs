@@ -179,6 +179,12 @@ pub fn ask(addr: &str, method: &str, path: &str) -> String {
     answer
 }
 
+/// As many free ports. (They are held until all are known, so that they differ.)
+pub fn free_ports<const N: usize>() -> [String; N] {
+    let held = [(); N].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().to_string())
+}
+
 /// A file of a test.
 pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
