@@ -128,7 +128,7 @@ impl Server {
             ("tcp", gateway.tcp_addr()),
             ("plain", gateway.plain_addr()),
         ];
-        self.reload.route(gateway.router(), complete);
+        self.reload.gateway(gateway.control(), complete);
         self.gateway = Some(gateway);
         Ok(addrs.into_iter().filter_map(|(name, addr)| Some((name, addr?))).collect())
     }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Process, Up, get, run, write};
+use support::{Process, Up, ask, get, run, write};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -167,6 +167,61 @@ fn a_login_is_checked_where_passwords_are_configured() {
         assert_eq!(refused.status.code(), Some(1), "{error}");
         assert!(error.contains("login refused"), "{error}");
     }
+}
+
+#[test]
+fn a_certificate_is_replaced_while_clients_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    // Two authorities, each with a certificate.
+    for name in ["old", "new"] {
+        let made = tempfile::tempdir().unwrap();
+        drop(Up::start(made.path()));
+        for file in ["ca.pem", "server.pem", "server.key"] {
+            let from = made.path().join("edgeway-data/certs").join(file);
+            std::fs::copy(from, path(&format!("{name}-{file}"))).unwrap();
+        }
+    }
+    let use_those_of = |name: &str| {
+        for file in ["server.pem", "server.key"] {
+            std::fs::copy(path(&format!("{name}-{file}")), path(file)).unwrap();
+        }
+    };
+    use_those_of("old");
+    let text = "[gateway.tls]\ncert = \"server.pem\"\nkey = \"server.key\"\n";
+    write(dir.path(), "edgeway.toml", text);
+    let args = ["up", "--config", "edgeway.toml", "--quic", ANY, "--tcp", ANY, "--http", ANY];
+    let mut up = Process::spawn(dir.path(), &args);
+    let ready = up.wait_for("ready ");
+    let value = |name: &str| {
+        ready.split(name).nth(1).unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    let (quic, tcp, http) = (value("quic="), value("tcp="), value("http="));
+    let chat = |user, transport: &str, ca: &str| {
+        let server = if transport == "quic" { &quic } else { &tcp };
+        let args = ["chat", "--user", user, "--room", "r", "--transport", transport];
+        Process::spawn(dir.path(), &[&args[..], &["--server", server, "--ca", ca]].concat())
+    };
+    let mut ada = chat("ada", "quic", "old-ca.pem");
+    ada.type_in("/signal first\n");
+    ada.wait_for("ada (signal): first");
+
+    use_those_of("new");
+    let answer = ask(&http, "POST", "/reload");
+    assert!(answer.contains("gateway.tls: another certificate"), "{answer}");
+    for transport in ["quic", "tcp"] {
+        assert_ne!(chat("cid", transport, "old-ca.pem").finish().0, 0);
+        let mut bob = chat("bob", transport, "new-ca.pem");
+        bob.type_in("/signal here\n");
+        ada.wait_for("bob (signal): here");
+        assert_eq!(bob.finish().0, 0);
+    }
+    // A key of another certificate is refused, and changes nothing.
+    std::fs::copy(path("old-server.key"), path("server.key")).unwrap();
+    let answer = ask(&http, "POST", "/reload");
+    assert!(answer.starts_with("HTTP/1.0 422") && answer.contains("gateway.tls"), "{answer}");
+    assert_eq!(chat("dan", "tcp", "new-ca.pem").finish().0, 0);
+    assert_eq!(ada.finish().0, 0);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use edgeway_transport::{QuicListener, Settings, TcpListener};
+use edgeway_transport::{QuicListener, Settings, TcpListener, tls::ServerTls};
 use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
@@ -95,6 +95,7 @@ impl Gateway {
         let ctx = Context {
             hub: Hub::new(metrics.clone()),
             links,
+            tls: config.tls.clone(),
             buckets: Buckets::new(config.limits.rates),
             registry: Arc::new(Registry::default()),
             limits: config.limits,
@@ -134,10 +135,10 @@ impl Gateway {
         self
     }
 
-    /// Changes, while it runs, where Sessions go.
+    /// Changes it while it runs.
     #[must_use]
-    pub fn router(&self) -> Router {
-        Router(Arc::clone(&self.ctx))
+    pub fn control(&self) -> Control {
+        Control(Arc::clone(&self.ctx))
     }
 
     /// Tells, while it runs, whether clients can be served.
@@ -190,18 +191,24 @@ impl Gateway {
     }
 }
 
-/// See [`Gateway::router`].
+/// See [`Gateway::control`].
 #[derive(Debug, Clone)]
-pub struct Router(Arc<Context>);
+pub struct Control(Arc<Context>);
 
-impl Router {
+impl Control {
     /// Uses other routes and backends from now on. Sessions that they lead elsewhere are ended, for their
     /// clients to open them anew; no connection is closed.
     ///
     /// # Errors
     /// A backend's address that is none; nothing has changed.
-    pub fn apply(&self, routing: Routing) -> Result<(), AddressError> {
+    pub fn route(&self, routing: Routing) -> Result<(), AddressError> {
         self.0.links.apply(routing)
+    }
+
+    /// Shows new clients another certificate; whether it is another one. A gateway that was started
+    /// without one goes on without.
+    pub fn certify(&self, tls: &ServerTls) -> bool {
+        self.0.tls.as_ref().is_some_and(|current| current.replace(tls))
     }
 }
 

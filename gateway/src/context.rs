@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use edgeway_transport::tls::ServerTls;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -16,6 +17,8 @@ pub struct Context {
     pub hub: Arc<Hub>,
     /// Backends.
     pub links: Arc<Links>,
+    /// Its certificate.
+    pub tls: Option<ServerTls>,
     /// Rates of users.
     pub buckets: Buckets,
     /// All connections.

@@ -29,6 +29,6 @@ mod turns;
 mod uplink;
 mod writer;
 
-pub use app::{BindError, Gateway, Readiness, Router};
+pub use app::{BindError, Control, Gateway, Readiness};
 pub use routing::{Key, Policy, RawRoute, Route, Routing};
 pub use uplink::AddressError;

@@ -45,13 +45,13 @@ over! {
 
         let chat = ("chat", "access", Policy::ConsistentHash);
         let more = [chat, ("quiz", "quiz", Policy::RoundRobin)];
-        edge.router.apply(routing(&more, &[("access", &[&access]), ("quiz", &[&quiz])])).unwrap();
+        edge.control.route(routing(&more, &[("access", &[&access]), ("quiz", &[&quiz])])).unwrap();
         settled(&edge).await;
         client.open(3, "quiz").await;
         client.echoes(3).await;
         let open = quiz.opened().await;
 
-        edge.router.apply(routing(&[chat], &[("access", &[&access])])).unwrap();
+        edge.control.route(routing(&[chat], &[("access", &[&access])])).unwrap();
         let close = client.session_end(3).await;
         assert_eq!(close.code, CloseCode::NoRoute.code());
         assert!(close.reason.contains("`quiz`"), "{}", close.reason);
@@ -64,7 +64,7 @@ over! {
         let (mut first, mut second) = (Backend::start().await, Backend::start().await);
         let edge = Edge::with(&[("access", &first)], |_| {}).await;
         let chat = [("chat", "access", Policy::ConsistentHash)];
-        edge.router.apply(routing(&chat, &[("access", &[&first, &second])])).unwrap();
+        edge.control.route(routing(&chat, &[("access", &[&first, &second])])).unwrap();
         settled(&edge).await;
         let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
         // With 12 users one of the two has nobody in one of 2,048 cases, and the addresses are random.
@@ -77,7 +77,7 @@ over! {
                 _ = second.opened() => of_second.push(client),
             }
         }
-        edge.router.apply(routing(&chat, &[("access", &[&first])])).unwrap();
+        edge.control.route(routing(&chat, &[("access", &[&first])])).unwrap();
         let moved = of_second.len();
         for client in &mut of_second {
             assert_eq!(client.session_code(1).await, CloseCode::BackendLost);
@@ -101,7 +101,7 @@ over! {
         client.open(1, "chat").await;
         for policy in [Policy::RoundRobin, Policy::Hash, Policy::ConsistentHash] {
             let routes = [("chat", "access", policy), ("more", "access", policy)];
-            edge.router.apply(routing(&routes, &[("access", &[&access])])).unwrap();
+            edge.control.route(routing(&routes, &[("access", &[&access])])).unwrap();
             client.echoes(1).await;
         }
     }
@@ -112,7 +112,7 @@ over! {
         let edge = Edge::with(&[("access", &all[0])], |_| {}).await;
         let routes = [("quiz", "quiz", Policy::RoundRobin)];
         let quiz: Vec<_> = all.iter().collect();
-        edge.router.apply(routing(&routes, &[("access", &quiz[..1]), ("quiz", &quiz)])).unwrap();
+        edge.control.route(routing(&routes, &[("access", &quiz[..1]), ("quiz", &quiz)])).unwrap();
         settled(&edge).await;
         let mut clients = Vec::new();
         for _ in 0..2 {
@@ -140,7 +140,7 @@ over! {
         for route in by_board.routes.values_mut() {
             route.key = Key::Header("board".into());
         }
-        edge.router.apply(by_board).unwrap();
+        edge.control.route(by_board).unwrap();
         let mut client = Client::login(&edge, via, "ada").await;
         client.ask(1, "board").await;
         let close = client.session_end(1).await;

@@ -6,6 +6,7 @@
 //! the credit of the lanes (WIRE.md, "Credit"), above this crate.
 
 mod bbr;
+mod certificate;
 mod congestion;
 mod dial;
 mod half;

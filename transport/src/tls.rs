@@ -6,10 +6,11 @@ use edgeway_proto::ALPN;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, client::Resumption, crypto::ring::Ticketer,
+    sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::tickets::Tickets;
+use crate::{certificate::Certificate, tickets::Tickets};
 
 /// Why TLS cannot be set up. Says which input and what would be right.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,6 +68,7 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
 pub struct ServerTls {
     pub(crate) tcp: Arc<ServerConfig>,
     pub(crate) quic: Arc<QuicServerConfig>,
+    certificate: Arc<Certificate>,
 }
 
 impl fmt::Debug for ServerTls {
@@ -85,12 +87,13 @@ impl ServerTls {
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|e| TlsError::Pem { what: "private key", problem: e.to_string() })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(config)?;
+        let certificate = Certificate::new(key);
         let mut tcp = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(config)?
             .with_no_client_auth()
-            .with_single_cert(chain.clone(), key.clone_key())
-            .map_err(config)?;
+            .with_cert_resolver(Arc::clone(&certificate) as _);
         tcp.alpn_protocols = vec![ALPN.to_vec()];
         tcp.max_fragment_size = Some(TLS_RECORD_BYTES);
         // Without state, since nobody sends early data over TCP; the key changes every six hours.
@@ -99,14 +102,19 @@ impl ServerTls {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(config)?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(config)?;
+            .with_cert_resolver(Arc::clone(&certificate) as _);
         quic.alpn_protocols = vec![ALPN.to_vec()];
         quic.session_storage = Arc::new(Tickets::new(SERVER_SESSIONS));
         quic.send_tls13_tickets = TICKETS;
         quic.max_early_data_size = EARLY_DATA;
         let quic = QuicServerConfig::try_from(quic).map_err(config)?;
-        Ok(Self { tcp: Arc::new(tcp), quic: Arc::new(quic) })
+        Ok(Self { tcp: Arc::new(tcp), quic: Arc::new(quic), certificate })
+    }
+
+    /// Shows new connections the certificate of `other` from now on; those that stand keep theirs. Whether
+    /// it is another one.
+    pub fn replace(&self, other: &Self) -> bool {
+        self.certificate.replace(&other.certificate)
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
 /// Keys that take effect while the process runs: sections end with a dot.
-const LIVE: [&str; 4] = ["backends.", "gateway.login", "gateway.routes.", "log.level"];
+const LIVE: [&str; 5] =
+    ["backends.", "gateway.login", "gateway.routes.", "gateway.tls.", "log.level"];
 
 /// Values that are nobody's business.
 const SECRET: &str = "auth.";

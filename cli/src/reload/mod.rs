@@ -8,7 +8,7 @@ mod diff;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use edgeway_gateway::Router;
+use edgeway_gateway::Control;
 use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -39,7 +39,7 @@ pub struct Reload {
     load: Load,
     purpose: Use,
     complete: Complete,
-    router: Option<Router>,
+    gateway: Option<Control>,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
     started: String,
@@ -51,13 +51,12 @@ impl Reload {
     pub fn new(load: Load, purpose: Use, logs: bool, started: String) -> Self {
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
-        Self { load, purpose, complete, router: None, logs, started, current }
+        Self { load, purpose, complete, gateway: None, logs, started, current }
     }
 
-    /// Changes where this gateway's Sessions go; `complete` does to its settings what was done at
-    /// the start.
-    pub fn route(&mut self, router: Router, complete: Complete) {
-        (self.router, self.complete) = (Some(router), complete);
+    /// Changes this gateway; `complete` does to its settings what was done at the start.
+    pub fn gateway(&mut self, gateway: Control, complete: Complete) {
+        (self.gateway, self.complete) = (Some(gateway), complete);
     }
 
     /// Reads the file and uses it.
@@ -94,10 +93,14 @@ impl Reload {
         let file = (self.load)()?;
         let text = file.text().to_owned();
         let settings = file.settings(self.purpose)?;
-        let changes = Changes::between(&self.started, &current, &text);
-        if let Some(router) = &self.router {
+        let mut changes = Changes::between(&self.started, &current, &text);
+        if let Some(gateway) = &self.gateway {
             let config = (self.complete)(settings.gateway).config()?;
-            router.apply(config.routing).map_err(|e| anyhow!(e))?;
+            gateway.route(config.routing).map_err(|e| anyhow!(e))?;
+            // The files may be others under the same names.
+            if config.tls.is_some_and(|tls| gateway.certify(&tls)) {
+                changes.live.push("gateway.tls: another certificate".to_owned());
+            }
         }
         if self.logs {
             logging::set(&settings.process.log);

@@ -64,7 +64,7 @@ pub struct Edge {
     pub dialer: Dialer,
     pub ca: Vec<u8>,
     pub readiness: edgeway_gateway::Readiness,
-    pub router: edgeway_gateway::Router,
+    pub control: edgeway_gateway::Control,
     pub shutdown: CancellationToken,
     pub task: tokio::task::JoinHandle<()>,
 }
@@ -111,12 +111,12 @@ impl Edge {
         let (quic, tcp) = (gateway.quic_addr().unwrap(), gateway.tcp_addr().unwrap());
         let plain = gateway.plain_addr().unwrap();
         let readiness = gateway.readiness();
-        let router = gateway.router();
+        let control = gateway.control();
         let task = tokio::spawn(gateway.run(shutdown.clone()));
         let tls = ClientTls::new(&Trust::Ca(certs.ca_pem.clone().into_bytes())).unwrap();
         let dialer = Dialer::new(tls, Settings::default());
         let ca = certs.ca_pem.into_bytes();
-        Self { quic, tcp, plain, dialer, ca, readiness, router, shutdown, task }
+        Self { quic, tcp, plain, dialer, ca, readiness, control, shutdown, task }
     }
 
     /// Ends it in order.
