@@ -112,7 +112,7 @@ fn a_value_that_makes_no_sense_is_told_what_would() {
 #[test]
 fn what_is_wrong_with_the_store_is_told_with_its_line_and_without_its_password() {
     check("[store]\nengine = \"disk\"\n", &[("f:2: store.engine: ", "\"embedded\"")]);
-    check("[store]\nengine = \"redis\"\n", &[("f:1: store.redis.url: ", "is empty")]);
+    check("[store]\nengine = \"redis\"\n", &[("f: store.redis.url: ", "is empty")]);
     let text = "[store]\nengine = \"redis\"\n[store.redis]\nurl = \"http://:secret@a\"\n\
                 cluster = \"redis://:secret@b\"\nnodes = [\"redis://c\", \"secret\"]\nprefix = \"{\"\n";
     check(

@@ -94,8 +94,9 @@ async fn a_server_without_memory_stores_nothing_of_a_batch_and_takes_it_later() 
     let batch: Vec<_> = (2..=9).flat_map(|counter| append(log, counter, 1_000)).collect();
     let outcome = store.append(batch.clone()).await;
     assert!(is_unavailable(&outcome), "{outcome:?}");
-    assert_eq!(store.head(log).await.unwrap().last, Seq::new(1, 1));
+    // Before version 7 a server without memory does not answer transactions either.
     limit("0");
+    assert_eq!(store.head(log).await.unwrap().last, Seq::new(1, 1));
     store.append(batch).await.unwrap();
     assert_eq!(store.head(log).await.unwrap().last, Seq::new(1, 9));
 }
