@@ -3,7 +3,6 @@
 
 use std::{
     net::{Ipv4Addr, TcpListener as StdListener},
-    path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
 };
@@ -77,12 +76,6 @@ impl TlsFront {
     pub fn ca_pem() -> &'static str {
         &certs().ca_pem
     }
-
-    /// A file that holds it.
-    #[must_use]
-    pub fn ca_path() -> PathBuf {
-        certs().ca_path.clone()
-    }
 }
 
 async fn serve(listener: StdListener, targeted: oneshot::Receiver<u16>) {
@@ -122,7 +115,7 @@ fn certs() -> &'static DevCerts {
     static CERTS: OnceLock<DevCerts> = OnceLock::new();
     CERTS.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        // Left behind: the files are asked for as long as the process lives.
-        DevCa::ensure(&dir.keep(), &["127.0.0.1", "localhost"]).unwrap()
+        // What it made is in memory, too.
+        DevCa::ensure(dir.path(), &["127.0.0.1", "localhost"]).unwrap()
     })
 }
