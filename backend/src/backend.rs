@@ -13,13 +13,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::{Access, Node, Owners},
     auth::{Auth, TokenKey},
-    config::{Config, ConfigProblem, HistorySync},
+    config::{Config, ConfigProblem, HistorySync, RedisConfig, StoreConfig},
     http2,
     links::{LinkService, Links},
     roles::{Role, Roles},
     room::Kind,
     shard::{Gateways, Owner, OwnerConfig},
-    store::{Durability, Embedded, EmbeddedOptions, Store, StoreError},
+    store::{Durability, Embedded, EmbeddedOptions, Redis, RedisOptions, Store, StoreError},
     uplink::{Dialler, UplinkService},
 };
 
@@ -43,10 +43,10 @@ pub enum StartError {
         source: io::Error,
     },
     /// The store cannot be opened.
-    #[error("cannot open the store in {dir}: {source}")]
+    #[error("cannot open the store {place}: {source}")]
     Store {
-        /// `backend.data_dir`.
-        dir: String,
+        /// `in` a directory, or `on` a server.
+        place: String,
         /// Why.
         source: StoreError,
     },
@@ -251,6 +251,21 @@ fn random() -> Result<u64, StartError> {
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    match &config.store {
+        StoreConfig::Embedded => {
+            let place = format!("in {}", config.data_dir.display());
+            let opened = open_embedded(config).await;
+            Ok(Arc::new(opened.map_err(|source| StartError::Store { place, source })?))
+        }
+        StoreConfig::Redis(redis) => {
+            let place = format!("on {}", redis.state);
+            let opened = open_redis(redis).await;
+            Ok(Arc::new(opened.map_err(|source| StartError::Store { place, source })?))
+        }
+    }
+}
+
+async fn open_embedded(config: &Config) -> Result<Embedded, StoreError> {
     let dir = config.data_dir.clone();
     let durability = match config.history_sync {
         HistorySync::Process => Durability::Process,
@@ -258,9 +273,23 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     };
     let options = EmbeddedOptions { durability, slot: config.slot, ..EmbeddedOptions::default() };
     let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, options)).await;
-    let opened = opened.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())));
-    let dir = config.data_dir.display().to_string();
-    Ok(Arc::new(opened.map_err(|source| StartError::Store { dir, source })?))
+    opened.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
+}
+
+async fn open_redis(config: &RedisConfig) -> Result<Redis, StoreError> {
+    let RedisConfig { state, history, prefix, ca } = config.clone();
+    let ca_pem = match ca {
+        None => None,
+        Some(ca) => {
+            let pem = tokio::fs::read(&ca).await;
+            let told = |e| {
+                let ca = ca.display();
+                StoreError::Unavailable(format!("cannot read {ca} (store.redis.ca): {e}"))
+            };
+            Some(pem.map_err(told)?)
+        }
+    };
+    Redis::open(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) }).await
 }
 
 fn owner_config(config: &Config) -> OwnerConfig {

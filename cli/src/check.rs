@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use edgeway_backend::config::Auth;
+use edgeway_backend::config::{Auth, StoreConfig};
 
 use crate::{
     config::{BadConfig, File, ROLES, Settings, Use},
@@ -67,6 +67,10 @@ fn summary(settings: &Settings, purpose: Use) -> String {
     };
     lines.push(format!("  http      {http} (/metrics, /healthz, /readyz)"));
     lines.push(format!("  data      {}", backend.data_dir.display()));
+    if let StoreConfig::Redis(redis) = &backend.store {
+        let history = redis.history.as_ref().map(|server| format!(", histories on {server}"));
+        lines.push(format!("  store     {}{}", redis.state, history.unwrap_or_default()));
+    }
     lines.push(format!("  login     {login}"));
     lines.extend(notes.iter().map(|note| format!("  note      {note}")));
     lines.join("\n")

@@ -33,7 +33,7 @@ impl Check {
         if self.problems.is_empty() { Ok(value) } else { Err(self.problems) }
     }
 
-    fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
         self.problems.push(ConfigProblem { key: key.into(), problem: problem.into() });
     }
 

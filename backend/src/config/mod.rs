@@ -3,14 +3,15 @@
 
 mod check;
 mod raw;
+mod store;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use raw::{RawAuth, RawBackend, RawConfig, RawHistory, RawNodes, RawRooms};
+pub use raw::{RawAuth, RawBackend, RawConfig, RawHistory, RawNodes, RawRedis, RawRooms, RawStore};
 
-use crate::auth::PasswordHash;
+use crate::{auth::PasswordHash, store::RedisServer};
 
 /// Where `edgeway up` listens for its own gateway: any free port of loopback.
 pub const LISTEN_UP: SocketAddr = loopback(0);
@@ -50,7 +51,9 @@ pub struct Config {
     pub slot: u8,
     /// For logs, and told to gateways.
     pub name: String,
-    /// What an ack promises.
+    /// Where rooms live when their owner does not.
+    pub store: StoreConfig,
+    /// What an ack promises, with the embedded store.
     pub history_sync: HistorySync,
     /// The policy of rooms.
     pub rooms: Rooms,
@@ -58,6 +61,28 @@ pub struct Config {
     pub auth: Auth,
     /// The processes of each role.
     pub nodes: Nodes,
+}
+
+/// Which store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// In `data_dir`, of this process alone.
+    Embedded,
+    /// On Redis, shared.
+    Redis(RedisConfig),
+}
+
+/// The servers of a store that processes share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// Where the handles of rooms are, and histories too unless `history` says otherwise.
+    pub state: RedisServer,
+    /// Where histories are.
+    pub history: Option<RedisServer>,
+    /// In front of all keys.
+    pub prefix: String,
+    /// PEM file of the authorities that `rediss://` trusts; without, those of the system.
+    pub ca: Option<PathBuf>,
 }
 
 /// What history survives once a message is acked.
@@ -116,6 +141,7 @@ pub fn validate(raw: RawConfig, default_listen: SocketAddr) -> Result<Config, Ve
         data_dir: check.data_dir(raw.backend.data_dir),
         slot: check.slot(raw.backend.slot),
         name: check.name(raw.backend.name),
+        store: check.store(raw.store),
         history_sync: check.history_sync(raw.history.sync.as_deref()),
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),

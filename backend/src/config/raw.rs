@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct RawConfig {
     /// `[backend]`
     pub backend: RawBackend,
+    /// `[store]`
+    pub store: RawStore,
     /// `[history]`
     pub history: RawHistory,
     /// `[rooms]`
@@ -32,6 +34,60 @@ pub struct RawBackend {
     pub slot: Option<i64>,
     /// Name of this process in logs and links.
     pub name: Option<String>,
+}
+
+/// `[store]`: where rooms live when their owner does not.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStore {
+    /// `embedded` or `redis`.
+    pub engine: Option<String>,
+    /// `[store.redis]`
+    pub redis: RawRedis,
+}
+
+/// `[store.redis]`: the servers of a store that processes share.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawRedis {
+    /// The server, or a node of a Cluster.
+    pub url: Option<String>,
+    /// More nodes of the Cluster.
+    pub nodes: Vec<String>,
+    /// Whether it is a Cluster.
+    pub cluster: Option<bool>,
+    /// The server of histories, where it is another one.
+    pub history_url: Option<String>,
+    /// Whether that is a Cluster.
+    pub history_cluster: Option<bool>,
+    /// In front of all keys.
+    pub prefix: Option<String>,
+    /// PEM file of the authorities to trust.
+    pub ca: Option<String>,
+}
+
+impl RawRedis {
+    /// Whether it names no server.
+    pub(super) fn is_empty(&self) -> bool {
+        let empty = |url: &Option<String>| url.as_deref().is_none_or(str::is_empty);
+        empty(&self.url) && empty(&self.history_url) && self.nodes.is_empty()
+    }
+}
+
+impl std::fmt::Debug for RawRedis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // URLs hold passwords: they do not belong into a log.
+        let set = |url: &Option<String>| if url.is_some() { "set" } else { "not set" };
+        f.debug_struct("RawRedis")
+            .field("url", &set(&self.url))
+            .field("nodes", &self.nodes.len())
+            .field("cluster", &self.cluster)
+            .field("history_url", &set(&self.history_url))
+            .field("history_cluster", &self.history_cluster)
+            .field("prefix", &self.prefix)
+            .field("ca", &self.ca)
+            .finish()
+    }
 }
 
 /// `[history]`: what an ack promises.

@@ -20,6 +20,7 @@ fn an_empty_config_is_a_working_one() {
     assert!(config.rooms.create_on_join);
     assert!(matches!(config.auth, Auth::Development));
     assert_eq!(config.history_sync, HistorySync::Process);
+    assert_eq!(config.store, StoreConfig::Embedded);
 }
 
 #[test]
@@ -31,6 +32,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             slot: Some(-1),
             name: Some(String::new()),
         },
+        store: RawStore { engine: Some("memory".into()), ..RawStore::default() },
         history: RawHistory { sync: Some("maybe".into()) },
         rooms: RawRooms {
             chat_per_second: Some(-1),
@@ -53,6 +55,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             "backend.data_dir",
             "backend.slot",
             "backend.name",
+            "store.engine",
             "history.sync",
             "rooms.chat_per_second",
             "rooms.chat_batch_ms",
@@ -102,4 +105,74 @@ fn hashes_are_not_printed() {
     let raw = RawAuth { mode: None, users: [("ada".to_owned(), hash.to_string())].into() };
     assert!(!format!("{raw:?}").contains("argon2"));
     assert!(!format!("{hash:?}").contains("argon2"));
+}
+
+fn redis(redis: RawRedis) -> RawConfig {
+    let store = RawStore { engine: Some("redis".into()), redis };
+    RawConfig { store, ..RawConfig::default() }
+}
+
+#[test]
+fn a_store_on_redis_takes_a_server_a_cluster_and_a_history_of_its_own() {
+    let url = |url: &str| crate::store::RedisUrl::parse(url).unwrap();
+    let raw = RawRedis { url: Some("redis://:secret@redis:1".into()), ..RawRedis::default() };
+    let StoreConfig::Redis(one) = validate(redis(raw), LISTEN_UP).unwrap().store else {
+        unreachable!()
+    };
+    let server = RedisServer { urls: vec![url("redis://:secret@redis:1")], cluster: false };
+    let expected =
+        RedisConfig { state: server, history: None, prefix: "edgeway".to_owned(), ca: None };
+    assert_eq!(one, expected);
+    assert!(!format!("{one:?}").contains("secret"));
+
+    let raw = RawRedis {
+        url: Some("rediss://a".into()),
+        nodes: vec!["rediss://b".into()],
+        cluster: Some(true),
+        history_url: Some("redis://c/3".into()),
+        prefix: Some("school-1".into()),
+        ca: Some("ca.pem".into()),
+        ..RawRedis::default()
+    };
+    let StoreConfig::Redis(many) = validate(redis(raw), LISTEN_UP).unwrap().store else {
+        unreachable!()
+    };
+    let expected = RedisConfig {
+        state: RedisServer { urls: vec![url("rediss://a"), url("rediss://b")], cluster: true },
+        history: Some(RedisServer { urls: vec![url("redis://c/3")], cluster: false }),
+        prefix: "school-1".to_owned(),
+        ca: Some("ca.pem".into()),
+    };
+    assert_eq!(many, expected);
+}
+
+#[test]
+fn what_is_wrong_with_a_store_on_redis_is_told_at_once_and_without_its_passwords() {
+    assert_eq!(keys(redis(RawRedis::default())), ["store.redis.url"]);
+    let raw = RawRedis {
+        url: Some("http://:secret@a".into()),
+        nodes: vec!["redis://b:secret".into()],
+        history_cluster: Some(true),
+        prefix: Some("a{b}".into()),
+        ..RawRedis::default()
+    };
+    assert!(!format!("{raw:?}").contains("secret"));
+    let found = problems(redis(raw));
+    let keys: Vec<_> = found.iter().map(|p| p.key.as_str()).collect();
+    let expected = [
+        "store.redis.nodes",
+        "store.redis.url",
+        "store.redis.nodes.0",
+        "store.redis.history_cluster",
+        "store.redis.prefix",
+    ];
+    assert_eq!(keys, expected);
+    assert!(found.iter().all(|p| !p.to_string().contains("secret")), "{found:?}");
+
+    let raw =
+        RawRedis { url: Some("redis://a/1".into()), cluster: Some(true), ..RawRedis::default() };
+    assert!(problems(redis(raw))[0].problem.contains("only the database 0"));
+    let mut unused = redis(RawRedis { url: Some("redis://a".into()), ..RawRedis::default() });
+    unused.store.engine = None;
+    assert!(problems(unused)[0].problem.contains("has no effect"));
 }

@@ -299,9 +299,7 @@ impl AccessLink {
 
 impl Inner {
     fn routed(&self, group: u64, input: Input, bytes: usize) -> Routed {
-        let shards = self.shards.len() as u64;
-        let shard = usize::try_from(group % shards).unwrap_or(0);
-        Routed { shard, input, bytes: bytes + ITEM_BYTES }
+        Routed { shard: shard_of(group, self.shards.len()), input, bytes: bytes + ITEM_BYTES }
     }
 
     fn remember(&self, name: &str, group: u64) {
@@ -345,5 +343,26 @@ impl Inner {
         } else {
             unreachable(session, request)
         });
+    }
+}
+
+/// By a hash: the low bits of an embedded store's handles are its slot, the same in all of them.
+fn shard_of(group: u64, shards: usize) -> usize {
+    let hash = xxhash_rust::xxh3::xxh3_64(&group.to_le_bytes());
+    usize::try_from(hash % shards.max(1) as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rooms_of_one_store_are_spread_over_all_shards() {
+        const SHARDS: usize = 4;
+        let mut rooms = [0; SHARDS];
+        for n in 1..=1000_u64 {
+            rooms[shard_of(n << 6 | 5, SHARDS)] += 1;
+        }
+        assert!(rooms.iter().all(|rooms| (200..300).contains(rooms)), "{rooms:?}");
     }
 }

@@ -71,6 +71,9 @@ macro_rules! promises {
             a_trim_of_thousands_removes_them_all
             an_older_entry_is_stale_also_after_a_restart
             a_batch_is_stored_whole_or_not_at_all
+            of_a_batch_over_rooms_each_is_stored_whole_or_not_at_all
+            what_is_stored_may_be_appended_again
+            a_seal_is_never_taken_for_a_repeat
             logs_do_not_mix
             the_head_knows_the_last_id_of_each_of_many_devices
             the_head_knows_the_places_of_the_last_thousand_messages

@@ -27,13 +27,15 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use self::{
-    queue::{Done, Entry, Queue, Work, closed},
+    queue::{Done, Entry, Queue, Work},
     read::Wanted,
     syncer::Syncer,
     tables::{Lock, Tables},
     writer::Writer,
 };
-use super::{Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture};
+use super::{
+    Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture, queue::closed,
+};
 
 /// What an append that was answered with success survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -167,7 +169,8 @@ impl Embedded {
     }
 
     async fn ask(&self, work: Work) -> Result<Done, StoreError> {
-        self.queue.as_ref().ok_or_else(closed)?.ask(work).await
+        let bytes = work.bytes();
+        self.queue.as_ref().ok_or_else(closed)?.ask(work, bytes).await
     }
 
     /// Reads on a thread that may block.

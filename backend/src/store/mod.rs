@@ -1,16 +1,26 @@
 //! Where rooms live when their owner does not: history, room state, group handles. One trait, and
 //! a conformance suite that every implementation passes.
 
+mod codec;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod embedded;
+mod page;
+mod queue;
+mod redis;
 
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 
+pub use self::redis::{Redis, RedisOptions, RedisServer, RedisUrl};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
+
+/// Messages whose place a new owner gets: enough to answer the repeats of a reconnect.
+const RECENT_MESSAGES: usize = 1_000;
+/// Bytes read for them, where messages are large: the time that taking a room over takes.
+const RECENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// A future of the store. Boxed, so that the store can be chosen by configuration.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -18,7 +28,7 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// Why the store could not do it. The caller may try again, except where it says otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The disk or the server failed; nothing of the batch is there, or it will be found again.
+    /// The disk or the server failed. What was to be appended is there or not; it may be given again.
     #[error("the store is not available: {0}")]
     Unavailable(String),
     /// What is stored cannot be read: not to be tried again.
@@ -121,10 +131,18 @@ pub trait Store: Send + Sync + 'static {
     /// has none gets one; `None` where it has none and may not.
     fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>>;
 
-    /// Appends, all or nothing, in one group commit with what others append at the same time. Each
-    /// entry must be later than its log's last one. The latest signal of each key becomes room state
-    /// (an empty payload removes the key), in the same commit. Nothing happens before the future is
-    /// first polled; once it has been, dropping it takes nothing back.
+    /// Appends, in one group commit with what others append at the same time. Each entry must be
+    /// later than its log's last one. The latest signal of each key becomes room state (an empty
+    /// payload removes the key), in the same commit. What a batch has of one group is stored whole
+    /// or not at all; of several groups, which may be on different servers, some may be stored where
+    /// the batch fails.
+    ///
+    /// After an error the same batch may be given again: what is there already, unchanged and up to
+    /// the end of its log, counts as stored. Never so a seal, since two owners may write the same
+    /// one and only one of them may have it.
+    ///
+    /// Nothing happens before the future is first polled; once it has been, dropping it takes
+    /// nothing back.
     fn append(&self, batch: Vec<Append>) -> StoreFuture<'_, ()>;
 
     /// What follows `after`, at most `limit` records and about `limit_bytes` of frames (one record

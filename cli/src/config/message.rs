@@ -89,6 +89,8 @@ fn wrong_type(serde_says: &str) -> Option<(String, &'static str)> {
         _ => return None,
     };
     let found = match found.split_once(' ') {
+        // A URL in the wrong place, which may hold a password.
+        Some(("string", text)) if text.contains("://") => "text".to_owned(),
         Some(("string", text)) => format!("the text {text}"),
         Some(("integer", number)) => format!("the number {}", number.trim_matches('`')),
         Some(("floating", number)) => {

@@ -167,6 +167,7 @@ impl File {
         };
         backend::RawConfig {
             backend: raw.backend.clone(),
+            store: raw.store.clone(),
             history: raw.history.clone(),
             rooms: raw.rooms.clone(),
             auth: raw.auth.clone(),
@@ -180,10 +181,16 @@ impl File {
 
     fn notes(&self, purpose: Use) -> Vec<String> {
         let unused = |role: &&&str| purpose == Use::Up && self.raw.backends.contains_key(**role);
-        ROLES
+        let roles = ROLES
             .iter()
             .filter(unused)
-            .map(|role| format!("backends.{role} has no effect: `up` runs that role itself"))
-            .collect()
+            .map(|role| format!("backends.{role} has no effect: `up` runs that role itself"));
+        let on_redis = self.raw.store.engine.as_deref() == Some("redis");
+        let sync = (on_redis && self.raw.history.sync.is_some()).then(|| {
+            "history.sync has no effect with store.engine = \"redis\": what an ack survives is what \
+             that server survives"
+                .to_owned()
+        });
+        roles.chain(sync).collect()
     }
 }

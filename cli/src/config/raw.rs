@@ -1,7 +1,7 @@
 //! What the config file says: one struct a section, each owned by the crate that uses it. Unknown
 //! keys are refused; nothing is checked yet.
 
-use edgeway_backend::config::{RawAuth, RawBackend, RawHistory, RawRooms};
+use edgeway_backend::config::{RawAuth, RawBackend, RawHistory, RawRooms, RawStore};
 use edgeway_gateway::config::{RawBackends, RawGateway};
 use serde::Deserialize;
 
@@ -11,6 +11,7 @@ use serde::Deserialize;
 pub struct RawFile {
     pub gateway: RawGateway,
     pub backend: RawBackend,
+    pub store: RawStore,
     pub history: RawHistory,
     pub rooms: RawRooms,
     pub auth: RawAuth,

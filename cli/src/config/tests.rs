@@ -110,6 +110,25 @@ fn a_value_that_makes_no_sense_is_told_what_would() {
 }
 
 #[test]
+fn what_is_wrong_with_the_store_is_told_with_its_line_and_without_its_password() {
+    check("[store]\nengine = \"disk\"\n", &[("f:2: store.engine: ", "\"embedded\"")]);
+    check("[store]\nengine = \"redis\"\n", &[("f: store.redis.url: ", "is empty")]);
+    let text = "[store]\nengine = \"redis\"\n[store.redis]\nurl = \"http://:secret@a\"\n\
+                cluster = \"redis://:secret@b\"\nnodes = [\"redis://c\", \"secret\"]\nprefix = \"{\"\n";
+    check(
+        text,
+        &[
+            ("f:4: store.redis.url: ", "must begin with redis://"),
+            ("f:5: store.redis.cluster: ", "must be true or false, and is text"),
+            ("f:6: store.redis.nodes: ", "has no effect without store.redis.cluster"),
+            ("f:6: store.redis.nodes.1: ", "must begin with redis://"),
+            ("f:7: store.redis.prefix: ", "letters"),
+        ],
+    );
+    assert!(!told(text).concat().contains("secret"));
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
     check(
         "[log]\nlevel = loud\n[rooms]\nper_session = 0\nmax_member = 1\n[gateway]\nname = 7\n\

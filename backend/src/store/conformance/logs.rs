@@ -224,6 +224,95 @@ pub(crate) async fn a_batch_is_stored_whole_or_not_at_all(place: &Place) {
     store.append(vec![message(other, Seq::new(1, 1))]).await.unwrap();
 }
 
+pub(crate) async fn of_a_batch_over_rooms_each_is_stored_whole_or_not_at_all(place: &Place) {
+    let store = place.open().await;
+    let one = new_log(&*store, Class::Signal).await;
+    let two = new_log(&*store, Class::Signal).await;
+    let strokes = |log: LogId| LogId { class: Class::Binary, ..log };
+    store.append(vec![seal(two, 2)]).await.unwrap();
+    let batch = vec![
+        message(strokes(two), Seq::new(1, 1)),
+        with_key(message(one, Seq::new(1, 1)), "page", "1"),
+        message(two, Seq::new(1, 9)),
+        message(strokes(one), Seq::new(1, 1)),
+    ];
+    let refused = store.append(batch.clone()).await.unwrap_err();
+    let last = Seq::new(2, 0);
+    assert!(
+        matches!(refused, StoreError::Stale { group, last: told, .. } if (group, told) == (two.group, last)),
+        "{refused:?}"
+    );
+    assert_eq!(store.head(strokes(two)).await.unwrap(), LogHead::default());
+    let signals = read_all(&*store, one, Seq::ZERO).await.records.len();
+    assert_eq!(read_all(&*store, strokes(one), Seq::ZERO).await.records.len(), signals);
+    // What a caller does then: it gives the rest again.
+    store.append(vec![batch[1].clone(), batch[3].clone()]).await.unwrap();
+    assert_eq!(read_all(&*store, one, Seq::ZERO).await.records, records(&batch[1..2]));
+    assert_eq!(read_all(&*store, strokes(one), Seq::ZERO).await.records, records(&batch[3..]));
+    assert_eq!(store.state(one.group, NOW_MS).await.unwrap(), records(&batch[1..2]));
+}
+
+/// The answer can be lost on its way.
+pub(crate) async fn what_is_stored_may_be_appended_again(place: &Place) {
+    let mut store = place.open().await;
+    let log = new_log(&*store, Class::Signal).await;
+    let strokes = LogId { class: Class::Binary, ..log };
+    let mut batch = vec![
+        seal(log, 1),
+        message(log, Seq::new(1, 1)),
+        with_key(message(log, Seq::new(1, 2)), "page", "1"),
+    ];
+    store.append(batch.clone()).await.unwrap();
+    let head = store.head(log).await.unwrap();
+    for _ in 0..2 {
+        store.append(batch.clone()).await.unwrap();
+        store.append(batch[2..].to_vec()).await.unwrap();
+        assert_eq!(store.head(log).await.unwrap(), head);
+        store = place.reopen(store).await;
+    }
+    // With more behind it, and with what is new elsewhere in the room.
+    batch.push(message(log, Seq::new(1, 3)));
+    batch.push(message(strokes, Seq::new(1, 1)));
+    store.append(batch.clone()).await.unwrap();
+    assert_eq!(read_all(&*store, log, Seq::ZERO).await.records, records(&batch[1..4]));
+    assert_eq!(read_all(&*store, strokes, Seq::ZERO).await.records, records(&batch[4..]));
+    assert_eq!(store.state(log.group, NOW_MS).await.unwrap(), records(&batch[2..3]));
+    // What is not the same is another owner's, and what is not the log's end is of the past.
+    let last = Seq::new(1, 3);
+    for other in [
+        with_payload(message(log, last), "something else"),
+        from_device(message(log, last), "bob/pc", 3),
+        batch[2].clone(),
+    ] {
+        let refused = store.append(vec![other]).await;
+        assert!(matches!(refused, Err(StoreError::Stale { last: told, .. }) if told == last));
+    }
+    store.append(vec![seal(log, 2)]).await.unwrap();
+    let refused = store.append(batch[..4].to_vec()).await;
+    assert!(matches!(refused, Err(StoreError::Stale { .. })), "{refused:?}");
+}
+
+/// Two owners may write the same seal, to the byte; the epoch is for one of them.
+pub(crate) async fn a_seal_is_never_taken_for_a_repeat(place: &Place) {
+    let store = place.open().await;
+    let log = new_log(&*store, Class::Signal).await;
+    for epoch in 1..=20 {
+        let mut owners = tokio::task::JoinSet::new();
+        for _ in 0..2 {
+            let store = Arc::clone(&store);
+            owners.spawn(async move { store.append(vec![seal(log, epoch)]).await });
+        }
+        let outcomes = owners.join_all().await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        let refused = outcomes.into_iter().find_map(Result::err).unwrap();
+        let expected = Seq::new(epoch, 0);
+        assert!(
+            matches!(refused, StoreError::Stale { last, .. } if last == expected),
+            "{refused:?}"
+        );
+    }
+}
+
 pub(crate) async fn logs_do_not_mix(place: &Place) {
     let store = place.open().await;
     let mut logs = Vec::new();

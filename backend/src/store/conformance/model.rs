@@ -19,15 +19,19 @@ struct ModelLog {
 }
 
 impl Model {
-    /// Whether the batch is later than what is there, and if so its effect.
-    pub(super) fn append(&mut self, batch: &[Append]) -> bool {
+    /// Whether the batch is later than what is there.
+    pub(super) fn fits(&self, batch: &[Append]) -> bool {
         let mut lasts = BTreeMap::new();
-        for Append { log, record } in batch {
+        batch.iter().all(|Append { log, record }| {
             let last = lasts.entry(*log).or_insert_with(|| self.head(*log).last);
-            if record.seq <= *last {
-                return false;
-            }
-            *last = record.seq;
+            record.seq > std::mem::replace(last, record.seq)
+        })
+    }
+
+    /// Whether the batch fits, and if so its effect.
+    pub(super) fn append(&mut self, batch: &[Append]) -> bool {
+        if !self.fits(batch) {
+            return false;
         }
         for Append { log, record } in batch {
             self.logs.entry(*log).or_default().entries.push(record.clone());

@@ -6,19 +6,15 @@ use edgeway_proto::{Seq, limits};
 use fjall::{Guard, Readable, Snapshot, UserValue};
 
 use super::{
-    codec, keys,
+    codec::read_state,
+    keys,
     tables::{Tables, corrupt, storing},
 };
-use crate::store::{LogHead, LogId, LogPage, Origin, Record, StoreError};
-
-/// Entries that one read looks at beyond those it returns: a log full of void records must not
-/// hold a thread for long. The page then says that there is more.
-const SKIPPED_ENTRIES: usize = 10_000;
-
-/// Messages whose place a new owner gets: enough to answer the repeats of a reconnect.
-const RECENT_MESSAGES: usize = 1_000;
-/// Bytes read for them, where messages are large: the time that taking a room over takes.
-const RECENT_BYTES: usize = 16 * 1024 * 1024;
+use crate::store::{
+    LogHead, LogId, LogPage, Origin, RECENT_BYTES, RECENT_MESSAGES, Record, StoreError,
+    codec::{read_origin, void},
+    page::PageMaker,
+};
 
 /// What a page is to hold.
 pub(super) struct Wanted {
@@ -40,37 +36,17 @@ pub(super) fn page(tables: &Tables, wanted: &Wanted) -> Result<LogPage, StoreErr
     let Wanted { log, after, limit, limit_bytes, now_ms } = *wanted;
     let at = tables.db.snapshot();
     let tail = tables.tail(&at, log)?;
-    let mut page = LogPage {
-        upto: after.max(tail.last_trimmed),
-        truncated: after < tail.last_trimmed_message,
-        ..LogPage::default()
-    };
+    let mut page = PageMaker::new(after, limit, limit_bytes, now_ms);
+    page.trimmed(tail.last_trimmed, tail.last_trimmed_message);
     let start =
         if after < tail.trimmed { Bound::Included(tail.trimmed) } else { Bound::Excluded(after) };
-    let (mut bytes, mut skipped) = (0, 0);
     for guard in at.range(&tables.entries, keys::from(log, start)) {
         let (seq, value) = entry(guard, log)?;
-        let expires_ms = codec::read_expires_ms(&value).ok_or_else(|| corrupt(ENTRY, log, seq))?;
-        if seq.counter == 0 || void(expires_ms, now_ms) {
-            skipped += 1;
-            if skipped > SKIPPED_ENTRIES {
-                page.more = true;
-                break;
-            }
-            page.upto = seq;
-            continue;
-        }
-        let record = codec::read_record(seq, &value).ok_or_else(|| corrupt(ENTRY, log, seq))?;
-        bytes += record.frame.len();
-        let over = !page.records.is_empty() && bytes > limit_bytes;
-        if over || page.records.len() >= limit {
-            page.more = true;
+        if !page.offer(seq, &value).ok_or_else(|| corrupt(ENTRY, log, seq))? {
             break;
         }
-        page.upto = seq;
-        page.records.push(record);
     }
-    Ok(page)
+    Ok(page.finish())
 }
 
 /// The end of a log.
@@ -93,7 +69,7 @@ pub(super) fn head(tables: &Tables, log: LogId) -> Result<LogHead, StoreError> {
         head.last_message = head.last_message.max(seq);
         messages += 1;
         bytes += value.len();
-        let origin = codec::read_origin(&value).ok_or_else(|| corrupt(ENTRY, log, seq))?;
+        let origin = read_origin(&value).ok_or_else(|| corrupt(ENTRY, log, seq))?;
         if !origin.device.is_empty() {
             head.recent.push((origin, seq));
         }
@@ -137,7 +113,7 @@ pub(super) fn state(tables: &Tables, group: u64, now_ms: u64) -> Result<Vec<Reco
     let at = tables.db.snapshot();
     for guard in at.prefix(&tables.state, group.to_be_bytes()) {
         let value = guard.value().map_err(storing)?;
-        let record = codec::read_state(&value).ok_or_else(|| StoreError::Corrupt {
+        let record = read_state(&value).ok_or_else(|| StoreError::Corrupt {
             what: "a record that cannot be read".to_owned(),
             place: format!("the state of group {group}"),
         })?;
@@ -166,10 +142,6 @@ fn entry(guard: Guard, log: LogId) -> Result<(Seq, UserValue), StoreError> {
     let (key, value) = guard.into_inner().map_err(storing)?;
     let seq = keys::seq(&key).ok_or_else(|| corrupt("a key", log, Seq::ZERO))?;
     Ok((seq, value))
-}
-
-const fn void(expires_ms: u64, now_ms: u64) -> bool {
-    expires_ms != 0 && expires_ms <= now_ms
 }
 
 const ENTRY: &str = "an entry";

@@ -193,24 +193,46 @@ impl<'a> Group<'a> {
     }
 
     fn append(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
-        let mut lasts = HashMap::new();
-        for entry in entries {
-            let last = match lasts.get(&entry.log) {
-                Some(last) => *last,
-                None => self.last(entry.log)?,
+        // Of each log: what is stored of the batch already, and the entry before the next one.
+        let mut logs: HashMap<LogId, (Seq, Seq)> = HashMap::new();
+        let mut new = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let (stored, before) = match logs.get(&entry.log) {
+                Some(known) => *known,
+                None => self.standing(&entries[index..], entry)?,
             };
-            if entry.seq <= last {
+            if entry.seq <= before {
                 metrics::counter!("edgeway_backend_store_stale_total").increment(1);
                 let LogId { group, class } = entry.log;
-                return Err(StoreError::Stale { group, class, last, got: entry.seq });
+                return Err(StoreError::Stale { group, class, last: before, got: entry.seq });
             }
-            lasts.insert(entry.log, entry.seq);
+            if entry.seq > stored {
+                new.push(entry);
+            }
+            logs.insert(entry.log, (stored, entry.seq));
         }
-        for (log, last) in lasts {
+        for (log, (_, last)) in logs {
             self.lasts.set(log, last);
         }
-        entries.iter().for_each(|entry| self.put(entry));
+        new.into_iter().for_each(|entry| self.put(entry));
         Ok(())
+    }
+
+    /// What is stored already of a log that `batch` begins with `first`, and the entry after which
+    /// the batch must go on. It is given again where the log's last entry is in it, unchanged; but
+    /// never a seal: two owners may write the same one, and only one of them may have it.
+    fn standing(&mut self, batch: &[Entry], first: &Entry) -> Result<(Seq, Seq), StoreError> {
+        let (log, last) = (first.log, self.last(first.log)?);
+        if first.seq <= last && last.counter != 0 {
+            let same = |entry: &&Entry| entry.log == log && entry.seq == last;
+            let found = self.tables.entries.get(keys::entry(log, last)).map_err(storing)?;
+            if let (Some(entry), Some(found)) = (batch.iter().find(same), found)
+                && found[..] == entry.value[..]
+            {
+                return Ok((last, Seq::ZERO));
+            }
+        }
+        Ok((Seq::ZERO, last))
     }
 
     fn put(&mut self, entry: &Entry) {

@@ -1,0 +1,98 @@
+//! Names of keys and of fields. What belongs to one room has its group as the hash tag, so that it
+//! is in one slot of a Cluster and one script can change all of it.
+
+use edgeway_proto::Seq;
+
+use crate::store::LogId;
+
+/// Version of the keys, of their fields and of the codec of records.
+pub(super) const SCHEMA: u32 = 1;
+
+/// Of a log's meta hash: its last entry, seals included.
+pub(super) const LAST: &[u8] = b"last";
+/// Its last message.
+pub(super) const MESSAGE: &[u8] = b"message";
+/// The last entry that was trimmed.
+pub(super) const TRIMMED: &[u8] = b"trimmed";
+/// The last message that was trimmed.
+pub(super) const TRIMMED_MESSAGE: &[u8] = b"trimmed_message";
+/// In front of a device, whose last message id it is.
+pub(super) const DEVICE: &[u8] = b"d:";
+
+/// The field of a stream's entry that holds the record.
+pub(super) const RECORD: &[u8] = b"r";
+
+/// Names the keys of one cluster of Edgeway.
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: String) -> Self {
+        Self { prefix }
+    }
+
+    /// String: version of the schema, and the id of the store.
+    pub(super) fn schema(&self) -> String {
+        format!("{}:schema", self.prefix)
+    }
+
+    /// Number: the last handle that was given out.
+    pub(super) fn groups(&self) -> String {
+        format!("{}:groups", self.prefix)
+    }
+
+    /// Number: the handle of a room.
+    pub(super) fn room(&self, name: &str) -> String {
+        format!("{}:room:{name}", self.prefix)
+    }
+
+    /// Stream: the entries of a log.
+    pub(super) fn log(&self, LogId { group, class }: LogId) -> String {
+        format!("{}:{{g:{group}}}:{class}", self.prefix)
+    }
+
+    /// Hash: the ends of a log, and the last message id of each device.
+    pub(super) fn meta(&self, LogId { group, class }: LogId) -> String {
+        format!("{}:{{g:{group}}}:{class}:meta", self.prefix)
+    }
+
+    /// Hash: the latest record of each key of room state.
+    pub(super) fn state(&self, group: u64) -> String {
+        format!("{}:{{g:{group}}}:state", self.prefix)
+    }
+}
+
+/// The inverse of the display of a place, which is the id of its entry.
+pub(super) fn seq(id: &[u8]) -> Option<Seq> {
+    let (epoch, counter) = std::str::from_utf8(id).ok()?.split_once('-')?;
+    Some(Seq { epoch: epoch.parse().ok()?, counter: counter.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeway_proto::Class;
+
+    use super::*;
+
+    #[test]
+    fn keys_carry_the_prefix_and_the_group_as_hash_tag() {
+        let keys = Keys::new("ew".to_owned());
+        let log = LogId { group: 12, class: Class::Binary };
+        assert_eq!(keys.schema(), "ew:schema");
+        assert_eq!(keys.room("maths {1}"), "ew:room:maths {1}");
+        assert_eq!(keys.log(log), "ew:{g:12}:binary");
+        assert_eq!(keys.meta(log), "ew:{g:12}:binary:meta");
+        assert_eq!(keys.state(12), "ew:{g:12}:state");
+    }
+
+    #[test]
+    fn the_id_of_an_entry_is_its_place() {
+        for place in [Seq::ZERO, Seq::new(3, 40), Seq::new(u64::MAX, u64::MAX)] {
+            assert_eq!(seq(place.to_string().as_bytes()), Some(place));
+        }
+        for bad in ["", "1", "-", "1-", "-1", "1-2-3", "a-1", "1-18446744073709551616"] {
+            assert_eq!(seq(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}
