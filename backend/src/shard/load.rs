@@ -4,7 +4,7 @@ use edgeway_proto::Class;
 
 use crate::{
     room::{Join, Loaded, seals},
-    store::{LogId, Store, StoreError},
+    store::{LogHead, LogId, Store, StoreError},
 };
 
 /// Joins that wait for their room.
@@ -24,7 +24,12 @@ pub(super) async fn load(
         loaded.heads[class.index()] = store.head(LogId { group, class }).await?;
     }
     store.append(seals(group, &loaded.heads, wall_ms)).await?;
-    // After the seal: nothing that an older owner still stored can be missed.
+    // After the seal, and once more: nothing that an older owner still stored can be missed. What is sealed
+    // is the epoch that was found first.
+    for class in Class::ALL {
+        let head = &mut loaded.heads[class.index()];
+        *head = LogHead { last: head.last, ..store.head(LogId { group, class }).await? };
+    }
     loaded.state = store.state(group, wall_ms).await?;
     Ok(loaded)
 }

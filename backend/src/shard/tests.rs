@@ -261,6 +261,27 @@ async fn when_another_owner_seals_the_log_everybody_is_sent_away_and_nothing_is_
 }
 
 #[tokio::test]
+async fn what_an_older_owner_stores_just_before_the_seal_is_known_to_the_new_one() {
+    let mut bench = Bench::new(|_| {});
+    // The first room has handle 1, and its older owner is in epoch 1.
+    let log = LogId { group: 1, class: Class::Signal };
+    let entry = |counter, device: &str| {
+        let origin = Origin { device: device.to_owned(), id: counter };
+        let (seq, key, frame) = (Seq::new(1, counter), String::new(), Bytes::new());
+        vec![Append { log, record: Record { seq, origin, time_ms: 0, expires_ms: 0, key, frame } }]
+    };
+    bench.store.append_now(entry(0, "")).unwrap();
+    *bench.store.late.lock() = entry(1, "user1/user1");
+    let group = bench.join(1, "a").await;
+    let both = [message(group, Class::Signal, 1), message(group, Class::Signal, 2)];
+    bench.frames(1, group, &both).await;
+    let ack = bench.gateways.ack(1, Class::Signal, 1).await;
+    assert_eq!((ack.status, ack.seq), (AckStatus::Duplicate, Seq::new(1, 1)));
+    let ack = bench.gateways.ack(1, Class::Signal, 2).await;
+    assert_eq!((ack.status, ack.seq), (AckStatus::Accepted, Seq::new(2, 1)));
+}
+
+#[tokio::test]
 async fn pages_lead_to_the_head_in_the_order_they_were_asked_for() {
     let mut bench = Bench::new(|_| {});
     let group = bench.join(1, "a").await;
