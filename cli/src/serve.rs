@@ -39,7 +39,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     let file = load()?;
-    let reload = Reload::new(load, purpose, log.is_none(), file.text().to_owned());
+    let reload = Reload::new(load, purpose, log.is_none(), &file);
     let settings = file.settings(purpose)?;
     logging::start(log.unwrap_or(&settings.process.log));
     for note in &settings.notes {

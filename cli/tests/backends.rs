@@ -64,7 +64,12 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
 /// `edgeway up`, told of the type `quiz` by its config and nothing else.
 fn up(dir: &Path, backend: &str) -> Up {
     let text = format!("[gateway.routes]\nquiz = \"quiz\"\n[backends]\nquiz = [\"{backend}\"]\n");
-    write(dir, "edgeway.toml", &text);
+    up_with(dir, &text)
+}
+
+/// `edgeway up` with this config.
+fn up_with(dir: &Path, config: &str) -> Up {
+    write(dir, "edgeway.toml", config);
     let any = "127.0.0.1:0";
     let args = ["up", "--config", "edgeway.toml", "--quic", any, "--tcp", any, "--http", any];
     Up::ready(Process::spawn(dir, &args))
@@ -289,14 +294,6 @@ async fn clients_of_a_backend_that_restarts_come_back_by_themselves() {
     event(&mut events, |e| matches!(e, Event::HistoryLost { .. }).then_some(())).await;
     within(room.send_signal(bytes("ask 3 + 3?|5|6"))).await.unwrap();
     assert_eq!(signals(&mut events, 1).await, ["3 + 3?|5|6"]);
-}
-
-/// `edgeway up` with this config.
-fn up_with(dir: &Path, config: &str) -> Up {
-    write(dir, "edgeway.toml", config);
-    let any = "127.0.0.1:0";
-    let args = ["up", "--config", "edgeway.toml", "--quic", any, "--tcp", any, "--http", any];
-    Up::ready(Process::spawn(dir, &args))
 }
 
 /// Waits until the config has been read again so often with this outcome.

@@ -181,6 +181,12 @@ impl Hub {
         self.sessions.read().values().cloned().collect()
     }
 
+    /// Whether a link serves a Session that has not been ended.
+    #[must_use]
+    pub fn is_served_by(&self, link: u64) -> bool {
+        self.sessions.read().values().any(|one| one.link == link && !one.is_closed())
+    }
+
     /// Sessions that are open.
     #[must_use]
     pub fn sessions(&self) -> usize {

@@ -28,13 +28,13 @@ use tokio::sync::Semaphore;
 
 use self::{
     queue::{Done, Entry, Queue, Work},
-    read::Wanted,
     syncer::Syncer,
     tables::{Lock, Tables},
     writer::Writer,
 };
 use super::{
-    Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture, queue::closed,
+    Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture, page::Wanted,
+    queue::closed,
 };
 
 /// What an append that was answered with success survives.

@@ -2,11 +2,21 @@
 
 use edgeway_proto::Seq;
 
-use super::{LogPage, codec};
+use super::{LogId, LogPage, codec};
 
 /// Entries that one read looks at beyond those it returns: a log full of void records must not
 /// hold a reader for long. The page then says that there is more.
 const SKIPPED_ENTRIES: usize = 10_000;
+
+/// What a page is to hold: the arguments of [`Store::read`](super::Store::read).
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub log: LogId,
+    pub after: Seq,
+    pub limit: usize,
+    pub limit_bytes: usize,
+    pub now_ms: u64,
+}
 
 /// A page in the making. It is told of trims and offered the entries, oldest first.
 pub(super) struct PageMaker {

@@ -31,12 +31,12 @@ use self::{
     append::{Part, parts},
     keys::Keys,
     link::Link,
-    read::Wanted,
     script::Script,
     writer::{Queue, Writer},
 };
 use super::{
-    Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture, queue::closed,
+    Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture, page::Wanted,
+    queue::closed,
 };
 
 /// One server, or a Cluster.

@@ -121,6 +121,11 @@ impl File {
         }
     }
 
+    /// Where the file is.
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.path.as_ref()
+    }
+
     /// What the file says, as it is written; empty without one.
     pub fn text(&self) -> &str {
         &self.text

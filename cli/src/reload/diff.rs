@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
-/// Keys that take effect while the process runs: sections end with a dot.
-const LIVE: [&str; 5] =
-    ["backends.", "gateway.login", "gateway.routes.", "gateway.tls.", "log.level"];
+/// Keys that a gateway takes while it runs: sections end with a dot.
+pub const OF_GATEWAYS: [&str; 4] =
+    ["backends.", "gateway.login", "gateway.routes.", "gateway.tls."];
 
-/// Values that are nobody's business.
-const SECRET: &str = "auth.";
+/// What every process takes that was not told its levels by a flag.
+pub const OF_LOGS: &str = "log.level";
+
+/// Sections with passwords: their values are nobody's business.
+const SECRET: [&str; 2] = ["auth.", "store."];
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,9 +24,14 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// From what is in effect (`old`) to `new`, of a process that was started with `started`.
-    pub fn between(started: &str, old: &str, new: &str) -> Self {
-        Self { live: differences(old, new, true), at_restart: differences(started, new, false) }
+    /// From what is in effect (`old`) to `new`, of a process that was started with `started` and takes the keys
+    /// `live` while it runs.
+    pub fn between(live: &[&str], started: &str, old: &str, new: &str) -> Self {
+        let is_live = |key: &str| is_of(live, key);
+        Self {
+            live: differences(old, new, is_live),
+            at_restart: differences(started, new, |key| !is_live(key)),
+        }
     }
 
     /// One line for each.
@@ -33,18 +41,18 @@ impl Changes {
     }
 }
 
-fn is_live(key: &str) -> bool {
-    LIVE.iter().any(|live| if live.ends_with('.') { key.starts_with(live) } else { key == *live })
+fn is_of(keys: &[&str], key: &str) -> bool {
+    keys.iter().any(|one| if one.ends_with('.') { key.starts_with(one) } else { key == *one })
 }
 
-fn differences(old: &str, new: &str, live: bool) -> Vec<String> {
+fn differences(old: &str, new: &str, counts: impl Fn(&str) -> bool) -> Vec<String> {
     let (old, new) = (leaves(old), leaves(new));
     let keys: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     let differ = keys.into_iter().filter(|key| old.get(*key) != new.get(*key));
     differ
-        .filter(|key| is_live(key) == live)
+        .filter(|key| counts(key))
         .map(|key| match (old.get(key), new.get(key)) {
-            _ if key.starts_with(SECRET) => format!("{key}: changed"),
+            _ if is_of(&SECRET, key) => format!("{key}: changed"),
             (Some(old), Some(new)) => format!("{key}: {old} -> {new}"),
             (None, Some(new)) => format!("{key}: set to {new}"),
             (Some(old), None) => format!("{key}: removed, was {old}"),
@@ -77,6 +85,10 @@ fn collect(at: &str, table: &Table, leaves: &mut BTreeMap<String, String>) {
 mod tests {
     use super::*;
 
+    fn compare(started: &str, old: &str, new: &str) -> Changes {
+        Changes::between(&OF_GATEWAYS, started, old, new)
+    }
+
     const OLD: &str = "[gateway.routes]\nchat = \"access\"\nquiz = \"quiz\"\n[backends]\n\
         quiz = [\"127.0.0.1:1\"]\n[log]\nlevel = \"info\"\n[rooms]\nmax_members = 10\n";
 
@@ -84,7 +96,7 @@ mod tests {
     fn each_key_that_differs_is_told_with_both_values() {
         let new = "[gateway.routes]\nchat = { backend = \"access\", policy = \"hash\" }\n[backends]\n\
             quiz = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n[log]\nlevel = \"info\"\n";
-        let changes = Changes::between(OLD, OLD, new);
+        let changes = compare(OLD, OLD, new);
         assert_eq!(
             changes.live,
             [
@@ -99,18 +111,29 @@ mod tests {
     #[test]
     fn what_waits_for_a_restart_is_told_until_it_is_taken_back() {
         let changed = OLD.replace("= 10", "= 20");
-        let changes = Changes::between(OLD, &changed, &changed);
+        let changes = compare(OLD, &changed, &changed);
         assert!(changes.live.is_empty());
         assert_eq!(
             changes.lines().collect::<Vec<_>>(),
             ["rooms.max_members: 10 -> 20 (at the next restart)"]
         );
-        assert_eq!(Changes::between(OLD, &changed, OLD), Changes::default());
+        assert_eq!(compare(OLD, &changed, OLD), Changes::default());
     }
 
     #[test]
     fn secrets_are_not_told() {
-        let changes = Changes::between("", "", "[auth.users]\nada = \"hash\"\n");
+        let changes = compare("", "", "[auth.users]\nada = \"hash\"\n");
         assert_eq!(changes.at_restart, ["auth.users.ada: changed"]);
+        let url = |host: &str| format!("[store.redis]\nurl = \"redis://ada:secret@{host}\"\n");
+        let changes = compare("", &url("a"), &url("b"));
+        assert_eq!(changes.at_restart, ["store.redis.url: changed"]);
+    }
+
+    #[test]
+    fn what_a_process_does_not_take_while_it_runs_is_not_told_as_taken() {
+        let new = OLD.replace("127.0.0.1:1", "127.0.0.1:9").replace("info", "warn");
+        let changes = Changes::between(&[OF_LOGS], OLD, OLD, &new);
+        assert_eq!(changes.live, ["log.level: \"info\" -> \"warn\""]);
+        assert_eq!(changes.at_restart.len(), 1);
     }
 }

@@ -5,7 +5,7 @@
 
 mod diff;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use edgeway_gateway::Control;
@@ -21,6 +21,8 @@ use crate::{
     failure::Failure,
     logging,
 };
+
+use diff::{OF_GATEWAYS, OF_LOGS};
 
 pub use diff::Changes;
 
@@ -42,16 +44,18 @@ pub struct Reload {
     gateway: Option<Control>,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
+    path: Option<PathBuf>,
     started: String,
     current: Mutex<String>,
 }
 
 impl Reload {
-    /// For a process that was started with `started`.
-    pub fn new(load: Load, purpose: Use, logs: bool, started: String) -> Self {
+    /// For a process that was started with `started`. `logs`: the levels are the config's to say, not a flag's.
+    pub fn new(load: Load, purpose: Use, logs: bool, started: &File) -> Self {
+        let (path, started) = (started.path().cloned(), started.text().to_owned());
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
-        Self { load, purpose, complete, gateway: None, logs, started, current }
+        Self { load, purpose, complete, gateway: None, logs, path, started, current }
     }
 
     /// Changes this gateway; `complete` does to its settings what was done at the start.
@@ -93,7 +97,7 @@ impl Reload {
         let file = (self.load)()?;
         let text = file.text().to_owned();
         let settings = file.settings(self.purpose)?;
-        let mut changes = Changes::between(&self.started, &current, &text);
+        let mut changes = Changes::between(&self.live(), &self.started, &current, &text);
         if let Some(gateway) = &self.gateway {
             let config = (self.complete)(settings.gateway).config()?;
             gateway.route(config.routing).map_err(|e| anyhow!(e))?;
@@ -142,8 +146,17 @@ impl Reload {
         }
     }
 
+    /// The keys that this process takes while it runs.
+    fn live(&self) -> Vec<&'static str> {
+        let gateways = self.gateway.iter().flat_map(|_| OF_GATEWAYS);
+        gateways.chain(self.logs.then_some(OF_LOGS)).collect()
+    }
+
     /// The file's text, or why it cannot be read.
     fn look(&self) -> Result<String, String> {
-        (self.load)().map(|file| file.text().to_owned()).map_err(|bad| bad.to_string())
+        match &self.path {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| error.to_string()),
+            None => Ok(String::new()),
+        }
     }
 }

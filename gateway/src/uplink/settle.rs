@@ -24,7 +24,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// For what an instance that is given up still has to be sent.
 const FAREWELL: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(10);
+/// It looks at every Session.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Where a Session stands in a table.
 enum Standing {
@@ -104,10 +105,7 @@ impl Links {
 
     /// Gives an instance up once nothing is to be sent to it any more.
     pub(super) async fn retire(&self, (node, stop): &Instance, running: &Running) {
-        let left = |link: &Link| {
-            let all = running.hub.all_sessions();
-            all.iter().any(|one| one.link == link.id && !one.is_closed()) || !link.is_idle()
-        };
+        let left = |link: &Link| running.hub.is_served_by(link.id) || !link.is_idle();
         let mut rest = FAREWELL;
         while !rest.is_zero() && node.link().is_some_and(|link| left(&link)) {
             rest = rest.saturating_sub(LOOK);

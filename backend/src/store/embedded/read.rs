@@ -13,17 +13,8 @@ use super::{
 use crate::store::{
     LogHead, LogId, LogPage, Origin, RECENT_BYTES, RECENT_MESSAGES, Record, StoreError,
     codec::{read_origin, void},
-    page::PageMaker,
+    page::{PageMaker, Wanted},
 };
-
-/// What a page is to hold.
-pub(super) struct Wanted {
-    pub log: LogId,
-    pub after: Seq,
-    pub limit: usize,
-    pub limit_bytes: usize,
-    pub now_ms: u64,
-}
 
 /// The handle of a room.
 pub(super) fn room(tables: &Tables, name: &str) -> Result<Option<u64>, StoreError> {

@@ -12,7 +12,7 @@ use super::{
 use crate::store::{
     LogHead, LogId, LogPage, Origin, RECENT_BYTES, RECENT_MESSAGES, Record, StoreError,
     codec::{read_origin, read_record, void},
-    page::PageMaker,
+    page::{PageMaker, Wanted},
 };
 
 /// Entries that are asked for before it is known how large they are: at 64 KiB each, 2 MiB.
@@ -21,15 +21,6 @@ const FIRST_ENTRIES: usize = 32;
 const MOST_ENTRIES: usize = 1_000;
 /// Bytes that are asked for at most in one go, roughly.
 const MOST_BYTES: usize = 2 * 1024 * 1024;
-
-/// What a page is to hold.
-pub(super) struct Wanted {
-    pub log: LogId,
-    pub after: Seq,
-    pub limit: usize,
-    pub limit_bytes: usize,
-    pub now_ms: u64,
-}
 
 /// A page of a log, read in parts that grow as it is seen how large the entries are.
 pub(super) async fn page(shared: &Shared, wanted: Wanted) -> Result<LogPage, StoreError> {
