@@ -37,6 +37,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// From Hello to the first sign that the backend has taken the stream. One that accepts calls and
 /// answers none must look as away as it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// After the end of BULK, for what CONTROL still brings: a backend that goes in order has said there why, and when to
+/// come back. There is no order between the two.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Between tries to reach a backend; doubles up to the second. A link that stood for less than that is
 /// such a try: a backend that breaks the contract with its first words is not dialled 20 times a second.
@@ -154,10 +157,16 @@ impl Links {
         // Two tasks, so that signals are dealt with while chat is.
         let (mut control, mut bulk) = (Guard(tokio::spawn(control)), Guard(tokio::spawn(bulk)));
         let reason = tokio::select! {
-            r = &mut control.0 => r,
-            r = &mut bulk.0 => r,
+            r = &mut control.0 => {
+                node.link.lock().take();
+                r
+            }
+            r = &mut bulk.0 => {
+                node.link.lock().take();
+                let _ = tokio::time::timeout(LAST_WORDS, &mut control.0).await;
+                r
+            }
         };
-        node.link.lock().take();
         link.control.close();
         link.bulk.close();
         for session in hub.depending_on(id) {
