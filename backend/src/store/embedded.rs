@@ -1,11 +1,16 @@
-//! The store of one process, in a directory of its own: a log-structured store under it (fjall),
-//! one thread that writes, and a bounded number of reads at a time.
+//! The store of one process, in a directory of its own: a journal, behind it the tables (a
+//! log-structured store, fjall), a thread that writes each, and a bounded number of reads at a time.
 //!
-//! What is answered with success survives the death of the process; with [`Durability::Disk`] the
-//! loss of power too. Where the disk is full or fails, appends are answered `Unavailable`, reads go
-//! on, and each later append (once a second) tries to open the store anew.
+//! What is answered with success is in the journal and survives the death of the process; with
+//! [`Durability::Disk`] the loss of power too. A read waits until the tables have what had been
+//! answered before it. Where the disk is full or fails, appends are answered `Unavailable`, reads go
+//! on, and each later append (once a second) tries to go on in a new segment of the journal.
 
+mod applier;
+mod backlog;
 mod codec;
+mod group;
+mod journal;
 mod keys;
 mod lasts;
 mod queue;
@@ -17,19 +22,24 @@ mod tests;
 mod writer;
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     thread::JoinHandle,
 };
 
 use edgeway_proto::Seq;
+use fjall::PersistMode;
 use parking_lot::RwLock;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
 
 use self::{
-    queue::{Done, Entry, Queue, Work},
+    applier::{Applier, catch_up},
+    backlog::Backlog,
+    journal::Journal,
+    queue::{Done, Entry, Job, Queue, Work},
     syncer::Syncer,
-    tables::{Lock, Tables},
+    tables::{Lock, Tables, storing, unavailable},
     writer::Writer,
 };
 use super::{
@@ -74,31 +84,34 @@ impl Default for EmbeddedOptions {
     }
 }
 
-/// The embedded store. Dropping it writes what is queued, syncs it, and frees the directory; it
-/// blocks for that long.
+/// The embedded store. Dropping it writes what is queued, brings it into the tables, syncs both, and
+/// frees the directory; it blocks for that long.
 pub struct Embedded {
     shared: Arc<Shared>,
     /// Taken when it is dropped, which ends the writer.
     queue: Option<Queue>,
     reads: Arc<Semaphore>,
     writer: Option<JoinHandle<()>>,
-    /// Where commits are not synced one by one.
-    _syncer: Option<Syncer>,
+    syncer: Option<Syncer>,
+    applier: Option<JoinHandle<()>>,
     /// Outlives the tables, which `drop` closes before.
     _lock: Lock,
 }
 
-/// What the writer and the reads share.
+/// What the threads and the reads share.
 struct Shared {
     dir: PathBuf,
     options: EmbeddedOptions,
     /// The tables, or why there are none. Held for reading by whoever works with them, always on a
     /// thread that may block.
     tables: RwLock<Result<Tables, StoreError>>,
-    /// Commits made.
-    commits: Arc<AtomicU64>,
+    backlog: Arc<Backlog>,
+    /// So many writes of the journal break off half done.
     #[cfg(test)]
     fail_commits: std::sync::atomic::AtomicUsize,
+    /// So many commits to the tables fail.
+    #[cfg(test)]
+    fail_applies: std::sync::atomic::AtomicUsize,
 }
 
 impl Shared {
@@ -116,21 +129,38 @@ impl Shared {
         let mut tables = self.tables.write();
         // The old ones are closed before the new ones are opened.
         *tables = Err(closed());
-        *tables = Tables::open(&self.dir, self.options.cache_bytes);
+        *tables = self.open_again();
         tables.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
-    #[cfg(test)]
-    fn fail_if_told(&self) -> Result<(), StoreError> {
-        use std::sync::atomic::Ordering::SeqCst;
-        let told = self.fail_commits.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
-        told.map_or(Ok(()), |_| Err(StoreError::Unavailable("told to fail".to_owned())))
+    /// The tables, with all that they had before: what had not been synced may be gone, and is in the
+    /// journal.
+    fn open_again(&self) -> Result<Tables, StoreError> {
+        let tables = Tables::open(&self.dir, self.options.cache_bytes)?;
+        let applied = self.backlog.applied();
+        let found = catch_up(&tables, &self.dir, applied)?;
+        if found < applied {
+            return Err(StoreError::Corrupt {
+                what: format!("the journal ends at record {found}, where {applied} was applied"),
+                place: journal::directory(&self.dir).display().to_string(),
+            });
+        }
+        Ok(tables)
     }
+}
+
+/// Fails so many times as a test has told.
+#[cfg(test)]
+fn fail_if_told(times: &std::sync::atomic::AtomicUsize) -> Result<(), StoreError> {
+    use std::sync::atomic::Ordering::SeqCst;
+    let told = times.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1));
+    told.map_or(Ok(()), |_| Err(StoreError::Unavailable("told to fail".to_owned())))
 }
 
 impl Embedded {
     /// Opens the store in `dir`, and makes it where there is none. Blocks; after a crash for as
-    /// long as it takes to read up to 256 MiB again.
+    /// long as it takes to bring up to 256 MiB of the journal into the tables, and for fjall to read
+    /// as much of its own.
     ///
     /// # Errors
     /// `Unavailable` where the directory cannot be written or another process holds it; `Corrupt`
@@ -142,30 +172,44 @@ impl Embedded {
         }
         let lock = Lock::take(dir)?;
         let tables = Tables::open(dir, options.cache_bytes)?;
+        let journal = begin_journal(&tables, dir, options.durability)?;
         let (queue, jobs) = Queue::new(options.queue_bytes);
         let reads = Arc::new(Semaphore::new(options.reads.max(1)));
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
-            options,
             tables: RwLock::new(Ok(tables)),
-            commits: Arc::default(),
+            backlog: Arc::new(Backlog::new(journal.last())),
             #[cfg(test)]
             fail_commits: 0.into(),
+            #[cfg(test)]
+            fail_applies: 0.into(),
+            options,
         });
-        let no_thread = |e| StoreError::Unavailable(format!("cannot start a thread: {e}"));
-        let syncer = match shared.options.durability {
-            Durability::Process => {
-                Some(Syncer::start(dir, Arc::clone(&shared.commits)).map_err(no_thread)?)
-            }
-            Durability::Disk => None,
+        let mut store = Self {
+            shared,
+            queue: Some(queue),
+            reads,
+            writer: None,
+            syncer: None,
+            applier: None,
+            _lock: lock,
         };
-        let writer = Writer::new(Arc::clone(&shared), jobs);
-        let writer = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run())
-            .map_err(no_thread)?;
-        let (queue, writer) = (Some(queue), Some(writer));
-        Ok(Self { shared, queue, reads, writer, _syncer: syncer, _lock: lock })
+        // Where one cannot be started, dropping the store ends the others.
+        store
+            .start(journal, jobs)
+            .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
+        Ok(store)
+    }
+
+    fn start(&mut self, journal: Journal, jobs: UnboundedReceiver<Job>) -> io::Result<()> {
+        let shared = &self.shared;
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        self.syncer = Some(Syncer::start(journal.files(), shared.options.durability)?);
+        let applier = Applier::new(Arc::clone(shared));
+        self.applier = Some(thread("store-applier").spawn(move || applier.run())?);
+        let writer = Writer::new(Arc::clone(shared), journal, jobs);
+        self.writer = Some(thread("store-writer").spawn(move || writer.run())?);
+        Ok(())
     }
 
     async fn ask(&self, work: Work) -> Result<Done, StoreError> {
@@ -173,16 +217,18 @@ impl Embedded {
         self.queue.as_ref().ok_or_else(closed)?.ask(work, bytes).await
     }
 
-    /// Reads on a thread that may block.
+    /// Reads on a thread that may block, what was answered before and maybe more.
     async fn look<T: Send + 'static>(
         &self,
         f: impl FnOnce(&Tables) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let answered = self.shared.backlog.last();
         let turn = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| closed())?;
         let shared = Arc::clone(&self.shared);
         let reading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             metrics::counter!("edgeway_backend_store_reads_total").increment(1);
+            shared.backlog.wait_for(answered)?;
             shared.with(f)
         });
         reading.await.unwrap_or_else(|e| {
@@ -191,12 +237,34 @@ impl Embedded {
     }
 }
 
+/// Brings what a journal holds into the tables, and begins a new one.
+fn begin_journal(
+    tables: &Tables,
+    dir: &Path,
+    durability: Durability,
+) -> Result<Journal, StoreError> {
+    let journal = journal::directory(dir);
+    fs::create_dir_all(&journal)
+        .and_then(|()| tables::sync_dir(dir))
+        .map_err(|e| unavailable("cannot make", &journal, &e))?;
+    let last = catch_up(tables, dir, u64::MAX)?;
+    tables.db.persist(PersistMode::SyncAll).map_err(storing)?;
+    Journal::begin(&journal, last, durability)
+}
+
 impl Drop for Embedded {
     fn drop(&mut self) {
+        let ended = |thread: Option<JoinHandle<()>>| {
+            if let Some(Err(_)) = thread.map(JoinHandle::join) {
+                tracing::error!("a thread of the store had ended by a panic");
+            }
+        };
+        // The writer ends with what is queued; then all of it is synced, and applied.
         drop(self.queue.take());
-        if let Some(Err(_)) = self.writer.take().map(JoinHandle::join) {
-            tracing::error!("the thread that writes the store had ended by a panic");
-        }
+        ended(self.writer.take());
+        drop(self.syncer.take());
+        self.shared.backlog.close();
+        ended(self.applier.take());
         // Waits for reads under way, whose futures may be gone.
         *self.shared.tables.write() = Err(closed());
     }

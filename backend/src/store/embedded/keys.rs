@@ -7,13 +7,18 @@ use edgeway_proto::Seq;
 
 use crate::store::LogId;
 
-/// Version of the keys and of the codec of values. A store of another version is not opened.
-pub(super) const SCHEMA: u32 = 1;
+/// Version of the keys, of the codec of values and of the journal. A store of a later version is not
+/// opened.
+pub(super) const SCHEMA: u32 = 2;
+/// The same without a journal before the tables: opened, and made one of [`SCHEMA`].
+pub(super) const SCHEMA_WITHOUT_JOURNAL: u32 = 1;
 
 /// In `names`: where [`SCHEMA`] is.
 pub(super) const SCHEMA_KEY: &[u8] = b"v";
 /// In `names`: the last counter of a group handle that was given out.
 pub(super) const COUNTER_KEY: &[u8] = b"c";
+/// In `names`: the number of the last record of the journal that is in the tables.
+pub(super) const APPLIED_KEY: &[u8] = b"a";
 
 /// Group 8, class 1, epoch 8, counter 8.
 pub(super) type EntryKey = [u8; 25];

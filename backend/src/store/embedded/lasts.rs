@@ -12,12 +12,14 @@ pub(super) struct Lasts {
     young: HashMap<LogId, Seq>,
     old: HashMap<LogId, Seq>,
     generation: usize,
+    forgotten: u64,
 }
 
 impl Lasts {
-    /// At most `logs` logs.
+    /// At most `logs` logs, and those of one commit.
     pub(super) fn new(logs: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), generation: (logs / 2).max(1) }
+        let generation = (logs / 2).max(1);
+        Self { young: HashMap::new(), old: HashMap::new(), generation, forgotten: 0 }
     }
 
     /// The last entry of a log; `None` where it is not known here.
@@ -33,15 +35,26 @@ impl Lasts {
     /// Remembers the last entry of a log.
     pub(super) fn set(&mut self, log: LogId, seq: Seq) {
         self.young.insert(log, seq);
+    }
+
+    /// Keeps to the bound. To be called after each commit, `record` being its record in the journal.
+    pub(super) fn committed(&mut self, record: u64) {
         if self.young.len() >= self.generation {
             self.old = std::mem::take(&mut self.young);
+            self.forgotten = record;
         }
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
+    /// Forgets everything; the last commit was that of `record`.
+    pub(super) fn clear(&mut self, record: u64) {
         self.young.clear();
         self.old.clear();
+        self.forgotten = record;
+    }
+
+    /// A log that is not known here has its last entry in the tables, once they have this record.
+    pub(super) const fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// How many logs are known.
@@ -68,16 +81,22 @@ mod tests {
             lasts.set(log(group), Seq::new(1, group));
             assert_eq!(lasts.get(log(0)), Some(Seq::new(1, 7)));
             assert_eq!(lasts.get(log(group)), Some(Seq::new(1, group)));
+            lasts.committed(group);
             assert!(lasts.len() <= 11);
         }
         assert_eq!(lasts.get(log(1)), None);
+        assert!(lasts.forgotten() > 990);
+        lasts.clear(2000);
+        assert_eq!((lasts.get(log(0)), lasts.forgotten()), (None, 2000));
     }
 
     #[test]
     fn the_newer_value_wins_over_the_one_of_the_old_generation() {
         let mut lasts = Lasts::new(2);
-        lasts.set(log(0), Seq::new(1, 1));
-        lasts.set(log(0), Seq::new(1, 2));
+        for counter in [1, 2] {
+            lasts.set(log(0), Seq::new(1, counter));
+            lasts.committed(counter);
+        }
         assert_eq!(lasts.get(log(0)), Some(Seq::new(1, 2)));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{ErrorKind, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::Duration,
 };
@@ -15,16 +15,18 @@ use fjall::{
 
 use super::{
     codec::Tail,
-    keys::{self, SCHEMA, SCHEMA_KEY},
+    journal::record::Table,
+    keys::{self, APPLIED_KEY, SCHEMA, SCHEMA_KEY, SCHEMA_WITHOUT_JOURNAL},
+    read,
 };
 use crate::store::{LogId, StoreError};
 
-/// What the journals may take before the tables that hold them up are written out: bounds the
+/// What fjall's journals may take before the tables that hold them up are written out: bounds the
 /// time that opening after a crash takes.
 const JOURNAL_BYTES: u64 = 256 * 1024 * 1024;
 /// Memory for entries that are not written out yet; up to four times as much under load. Writing out takes a core,
-/// and at moments the commits' locks, for as long as there is something to be written: 32 MiB kept signals
-/// waiting for 80 to 140 ms on two cores.
+/// and at moments the commits' locks, for as long as there is something to be written: with 32 MiB, 80 to 140 ms
+/// on two cores, in which the journal goes on and reads wait.
 const ENTRIES_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 /// The same for each of the other tables, whose records are small.
 const SMALL_MEMORY_BYTES: u64 = 1024 * 1024;
@@ -81,7 +83,7 @@ fn held(dir: &Path, file: &mut File) -> StoreError {
 /// The open tables.
 pub(super) struct Tables {
     pub db: Database,
-    /// Schema, counter of handles, and the handle of each room.
+    /// Schema, counter of handles, the handle of each room, and how far the journal was applied.
     pub names: Keyspace,
     /// The logs.
     pub entries: Keyspace,
@@ -97,18 +99,21 @@ impl Tables {
     /// Opens the store in a directory that is locked, or makes a new one. A new one is made beside
     /// and then renamed, so that a crash in between leaves nothing half made.
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
-        let data = journals(dir);
+        let data = dir.join("data");
         if !data.try_exists().map_err(|e| unavailable("cannot look into", dir, &e))? {
             let new = dir.join("data.new");
             Self::create(&new, cache_bytes)?;
             fs::rename(&new, &data)
-                .and_then(|()| File::open(dir)?.sync_all())
+                .and_then(|()| sync_dir(dir))
                 .map_err(|e| unavailable("cannot rename", &new, &e))?;
         }
         let tables = Self::open_database(&data, cache_bytes).map_err(|e| opening(e, &data))?;
         let found = tables.names.get(SCHEMA_KEY).map_err(|e| opening(e, &data))?;
         let found = found.and_then(|value| Some(u32::from_be_bytes(value[..].try_into().ok()?)));
-        if found != Some(SCHEMA) {
+        if found == Some(SCHEMA_WITHOUT_JOURNAL) {
+            tables.set_schema().map_err(|e| opening(e, &data))?;
+            tracing::info!("the store is now one of the {SCHEMA}. schema");
+        } else if found != Some(SCHEMA) {
             let found = found.map_or("an unknown".to_owned(), |n| format!("the {n}."));
             return Err(StoreError::Corrupt {
                 what: format!(
@@ -126,11 +131,12 @@ impl Tables {
             fs::remove_dir_all(dir).map_err(|e| unavailable("cannot remove", dir, &e))?;
         }
         let tables = Self::open_database(dir, cache_bytes).map_err(|e| opening(e, dir))?;
-        tables
-            .names
-            .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
-            .and_then(|()| tables.db.persist(PersistMode::SyncAll))
-            .map_err(|e| opening(e, dir))
+        tables.set_schema().map_err(|e| opening(e, dir))
+    }
+
+    fn set_schema(&self) -> fjall::Result<()> {
+        self.names.insert(SCHEMA_KEY, SCHEMA.to_be_bytes())?;
+        self.db.persist(PersistMode::SyncAll)
     }
 
     fn open_database(dir: &Path, cache_bytes: u64) -> fjall::Result<Self> {
@@ -167,6 +173,23 @@ impl Tables {
         Ok(())
     }
 
+    /// The number of the last record of the journal that is in here.
+    pub(super) fn applied(&self) -> Result<u64, StoreError> {
+        let value = self.names.get(APPLIED_KEY).map_err(storing)?;
+        value.map_or(Ok(0), |value| read::number(&value, "names"))
+    }
+
+    /// Where an operation of the journal goes.
+    pub(super) const fn table(&self, table: Table) -> &Keyspace {
+        match table {
+            Table::Names => &self.names,
+            Table::Entries => &self.entries,
+            Table::Tails => &self.tails,
+            Table::Devices => &self.devices,
+            Table::State => &self.state,
+        }
+    }
+
     /// What is remembered of a log that was trimmed; else zeros.
     pub(super) fn tail(&self, at: &Snapshot, log: LogId) -> Result<Tail, StoreError> {
         let Some(value) = at.get(&self.tails, keys::log(log)).map_err(storing)? else {
@@ -176,9 +199,9 @@ impl Tables {
     }
 }
 
-/// Where fjall keeps its journals, of the store in `dir`.
-pub(super) fn journals(dir: &Path) -> PathBuf {
-    dir.join("data")
+/// Makes what was created and removed in a directory survive the loss of power.
+pub(super) fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// Whether `dir` can be written to again, after it could not: asked before a store that can still
@@ -228,7 +251,7 @@ fn classify(e: fjall::Error, place: &str) -> StoreError {
     }
 }
 
-fn unavailable(what: &str, path: &Path, e: &std::io::Error) -> StoreError {
+pub(super) fn unavailable(what: &str, path: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Unavailable(format!("{what} {}: {e}", path.display()))
 }
 

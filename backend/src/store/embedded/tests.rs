@@ -1,6 +1,8 @@
 //! The conformance suite, and what only this store promises.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod journaling;
+
 use std::{fs, sync::atomic::Ordering};
 
 use bytes::Bytes;
@@ -94,6 +96,28 @@ fn a_store_of_another_schema_is_refused_with_what_to_do() {
     assert!(matches!(refused, StoreError::Corrupt { .. }));
     let told = refused.to_string();
     assert!(told.contains("the 9. schema") && told.contains("move the directory"), "{told}");
+}
+
+#[tokio::test]
+async fn a_store_of_the_schema_without_a_journal_is_upgraded_with_all_it_has() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path(), small()).unwrap();
+    store.append(append(1, 10)).await.unwrap();
+    drop(store);
+    // As such a store was left.
+    fs::remove_dir_all(dir.path().join("journal")).unwrap();
+    let tables = Tables::open(dir.path(), 1024 * 1024).unwrap();
+    tables.names.insert(keys::SCHEMA_KEY, 1u32.to_be_bytes()).unwrap();
+    tables.names.remove(keys::APPLIED_KEY).unwrap();
+    tables.db.persist(PersistMode::SyncAll).unwrap();
+    drop(tables);
+    let store = open(dir.path(), small()).unwrap();
+    store.append(append(2, 10)).await.unwrap();
+    assert_eq!(store.head(LOG).await.unwrap().recent.len(), 2);
+    drop(store);
+    let tables = Tables::open(dir.path(), 1024 * 1024).unwrap();
+    let schema = tables.names.get(keys::SCHEMA_KEY).unwrap().unwrap();
+    assert_eq!(schema[..], keys::SCHEMA.to_be_bytes());
 }
 
 #[test]
@@ -208,8 +232,10 @@ async fn what_is_trimmed_is_gone_from_the_disk_also_after_a_trim_that_was_broken
     let kept = || store.shared.with(|tables| Ok(tables.entries.len().unwrap())).unwrap();
     // The first part of a trim, as if nobody asked for the rest.
     store.ask(Work::Trim { log: LOG, before: Seq::new(1, 2_001) }).await.unwrap();
+    store.head(LOG).await.unwrap();
     assert_eq!(kept(), 1_500);
     store.trim(LOG, Seq::new(1, 11)).await.unwrap();
+    store.head(LOG).await.unwrap();
     assert_eq!(kept(), 500);
 }
 
@@ -229,11 +255,21 @@ const CHILD_DIR: &str = "EDGEWAY_TEST_STORE_DIR";
 
 #[tokio::test]
 async fn what_was_answered_survives_the_kill_of_the_process() {
+    survives_the_kill("child_that_appends").await;
+}
+
+/// All of it comes out of the journal then.
+#[tokio::test]
+async fn what_was_answered_survives_the_kill_also_where_nothing_was_in_the_tables() {
+    survives_the_kill("child_that_appends_and_applies_nothing").await;
+}
+
+async fn survives_the_kill(child: &str) {
     use std::io::{BufRead, BufReader};
     let dir = TempDir::new().unwrap();
-    let name = concat!(module_path!(), "::child_that_appends").split_once("::").unwrap().1;
+    let name = format!("{}::{child}", module_path!().split_once("::").unwrap().1);
     let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
+        .args(["--exact", &name, "--ignored", "--nocapture"])
         .env(CHILD_DIR, dir.path())
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -253,14 +289,32 @@ async fn what_was_answered_survives_the_kill_of_the_process() {
     let page = store.read(LOG, Seq::ZERO, usize::MAX, usize::MAX, 0).await.unwrap();
     assert!(page.upto.counter >= answered);
     assert_eq!(page.records.len() as u64, page.upto.counter);
+    let group = store.group("a room", false).await.unwrap();
+    assert_eq!(group, Some(64));
+    // What was given again after that counts as stored, and the log goes on.
+    store.append(append(page.upto.counter, 300)).await.unwrap();
+    store.append(append(page.upto.counter + 1, 300)).await.unwrap();
 }
 
 #[tokio::test]
 #[ignore = "run by what_was_answered_survives_the_kill_of_the_process"]
-#[allow(clippy::print_stdout)] // how it talks to its parent
 async fn child_that_appends() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
+    append_for_ever(&open(Path::new(&dir), small()).unwrap()).await;
+}
+
+#[tokio::test]
+#[ignore = "run by what_was_answered_survives_the_kill_also_where_nothing_was_in_the_tables"]
+async fn child_that_appends_and_applies_nothing() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else { return };
     let store = open(Path::new(&dir), small()).unwrap();
+    store.shared.backlog.hold(true);
+    append_for_ever(&store).await;
+}
+
+#[allow(clippy::print_stdout)] // how it talks to its parent
+async fn append_for_ever(store: &Embedded) {
+    store.ask(Work::Room("a room".to_owned())).await.unwrap();
     for counter in 1.. {
         store.append(append(counter, 300)).await.unwrap();
         println!("answered {counter}");
