@@ -298,6 +298,7 @@ fn owner_config(config: &Config) -> OwnerConfig {
     owner.room.chat_per_second = config.rooms.chat_per_second;
     owner.room.chat_batch = config.rooms.chat_batch;
     owner.room.members_max = config.rooms.max_members;
+    owner.room.chat_history = config.history_chat;
     owner
 }
 

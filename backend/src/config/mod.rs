@@ -55,6 +55,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// What an ack promises, with the embedded store.
     pub history_sync: HistorySync,
+    /// Whether chat is kept in history, as signals and strokes always are.
+    pub history_chat: bool,
     /// The policy of rooms.
     pub rooms: Rooms,
     /// Who may log in.
@@ -143,6 +145,7 @@ pub fn validate(raw: RawConfig, default_listen: SocketAddr) -> Result<Config, Ve
         name: check.name(raw.backend.name),
         store: check.store(raw.store),
         history_sync: check.history_sync(raw.history.sync.as_deref()),
+        history_chat: raw.history.chat.unwrap_or(true),
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),
         nodes: check.nodes(raw.nodes),

@@ -90,12 +90,14 @@ impl std::fmt::Debug for RawRedis {
     }
 }
 
-/// `[history]`: what an ack promises.
+/// `[history]`: what an ack promises, and whether chat is kept.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHistory {
     /// `process` or `disk`.
     pub sync: Option<String>,
+    /// Whether chat is kept; signals and strokes always are.
+    pub chat: Option<bool>,
 }
 
 /// `[rooms]`: the policy of rooms.

@@ -19,7 +19,7 @@ fn an_empty_config_is_a_working_one() {
     assert_eq!(config.rooms.per_session, 1_000);
     assert!(config.rooms.create_on_join);
     assert!(matches!(config.auth, Auth::Development));
-    assert_eq!(config.history_sync, HistorySync::Process);
+    assert_eq!((config.history_sync, config.history_chat), (HistorySync::Process, true));
     assert_eq!(config.store, StoreConfig::Embedded);
 }
 
@@ -33,7 +33,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             name: Some(String::new()),
         },
         store: RawStore { engine: Some("memory".into()), ..RawStore::default() },
-        history: RawHistory { sync: Some("maybe".into()) },
+        history: RawHistory { sync: Some("maybe".into()), chat: None },
         rooms: RawRooms {
             chat_per_second: Some(-1),
             chat_batch_ms: Some(0),

@@ -170,7 +170,8 @@ impl Room {
         }
         let frames = frames.freeze();
         fx.publish(Class::Chat, first, &frames, ends.iter().copied());
-        let mut records = Vec::with_capacity(forwarded);
+        let stored = self.config.chat_history;
+        let mut records = Vec::with_capacity(if stored { forwarded } else { 0 });
         let (mut seq, mut start, mut ends) = (first, 0, ends.into_iter());
         for (candidate, chosen) in waiting.iter().zip(&self.chat.chosen) {
             let (sender, id) = (candidate.sender, candidate.id);
@@ -178,10 +179,12 @@ impl Room {
             if *chosen {
                 (status, place) = (AckStatus::Accepted, seq);
                 let end = ends.next().unwrap_or(start);
-                let (time_ms, expires_ms) = (candidate.time_ms, candidate.expires_ms);
-                let device = self.senders.key(sender);
-                let frame = frames.slice(start..end);
-                records.push(device_record(seq, device, id, time_ms, expires_ms, "", frame));
+                if stored {
+                    let (time_ms, expires_ms) = (candidate.time_ms, candidate.expires_ms);
+                    let device = self.senders.key(sender);
+                    let frame = frames.slice(start..end);
+                    records.push(device_record(seq, device, id, time_ms, expires_ms, "", frame));
+                }
                 self.senders.remember(sender, Class::Chat, id, seq);
                 (seq, start) = (seq.next(), end);
             }
@@ -190,6 +193,8 @@ impl Room {
         }
         if !records.is_empty() {
             fx.list.push(Effect::AppendBehind(records));
+        } else if !stored {
+            self.chat.settle(self.chat.head());
         }
         waiting.clear();
         self.chat.waiting = waiting;

@@ -16,6 +16,8 @@ pub struct RoomConfig {
     pub chat_waiting: usize,
     /// Payloads that may wait for the next batch. What comes above is shed, and counted.
     pub chat_waiting_bytes: usize,
+    /// Whether chat is stored, behind its delivery. Signals and strokes always are: repair needs them.
+    pub chat_history: bool,
     /// Who came and went is told at most once in this time.
     pub presence_interval: Duration,
     /// Above this many users presence is told as a count, without names.
@@ -46,6 +48,7 @@ impl Default for RoomConfig {
             // 500 members sending at once, and 8 times that.
             chat_waiting: 4096,
             chat_waiting_bytes: 2 << 20,
+            chat_history: true,
             presence_interval: Duration::from_secs(1),
             presence_names_max: 1000,
             members_max: 100_000,

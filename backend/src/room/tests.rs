@@ -434,6 +434,27 @@ fn chat_after_a_pause_goes_at_once_and_then_in_batches() {
 }
 
 #[test]
+fn without_history_chat_is_delivered_and_settled_and_nothing_of_it_is_stored() {
+    for kept in [true, false] {
+        let mut bench = Bench::with_two(|c| c.chat_history = kept);
+        bench.send(A, message(Class::Chat, 1, b"a"));
+        bench.send(B, message(Class::Chat, 1, b"b"));
+        let effects = bench.pass(Duration::ZERO);
+        assert_eq!(delivered(&effects).len(), 2);
+        assert_eq!(acks(&effects, B), [(1, AckStatus::Accepted, Seq::new(1, 2))]);
+        let stored = effects.iter().any(|e| matches!(e, Effect::AppendBehind(_)));
+        assert_eq!(stored, kept);
+        let settled = if kept { 0 } else { 2 };
+        assert_eq!(bench.room.settled(Class::Chat), Seq::new(1, settled));
+        // Repeats are known all the same, and signals stored.
+        let effects = bench.send(A, message(Class::Chat, 1, b"a"));
+        assert_eq!(acks(&effects, A), [(1, AckStatus::Duplicate, Seq::new(1, 1))]);
+        bench.send(A, signal(1));
+        assert_eq!(bench.store().0, 1);
+    }
+}
+
+#[test]
 fn what_policy_sheds_is_told_to_its_sender_and_counted_for_all() {
     let mut bench = Bench::with_two(|c| c.chat_per_second = 2);
     for id in 1..=10 {

@@ -318,6 +318,38 @@ async fn pages_lead_to_the_head_in_the_order_they_were_asked_for() {
 }
 
 #[tokio::test]
+async fn without_history_of_chat_its_pages_hold_what_was_there_before_and_lead_to_the_head() {
+    let mut bench = Bench::new(|_| {});
+    let group = bench.join(1, "a").await;
+    bench.frames(1, group, &[message(group, Class::Chat, 1)]).await;
+    bench.gateways.ack(1, Class::Chat, 1).await;
+    let store = bench.store.clone();
+    bench.end().await;
+
+    let mut bench = Bench::with_store(store, |c| c.room.chat_history = false);
+    let group = bench.join(1, "a").await;
+    let chat = [message(group, Class::Chat, 2), message(group, Class::Chat, 3)];
+    bench.frames(1, group, &chat).await;
+    bench.gateways.ack(1, Class::Chat, 3).await;
+    bench.frames(1, group, &[message(group, Class::Signal, 1)]).await;
+    bench.gateways.ack(1, Class::Signal, 1).await;
+    let (head, before) = (Seq::new(2, 2), Seq::new(1, 1));
+    for (request, after, class, kept) in [
+        (10, Seq::ZERO, Class::Chat, 1),
+        (11, before, Class::Chat, 0),
+        (12, head, Class::Chat, 0),
+        (13, Seq::ZERO, Class::Signal, 1),
+    ] {
+        bench.frames(1, group, &[history(group, class, request, after, 0)]).await;
+        let page = bench.gateways.wait(1, page(request)).await;
+        assert_eq!(decode(page.messages.0).len(), kept, "{class} after {after}");
+        let head = if class == Class::Chat { head } else { Seq::new(2, 1) };
+        assert_eq!((page.upto, page.head, page.flags), (head, head, 0));
+    }
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn a_page_is_never_larger_than_a_frame_may_be() {
     let mut bench = Bench::new(|_| {});
     let group = bench.join(1, "a").await;

@@ -66,6 +66,10 @@ fn a_value_of_the_wrong_type_is_told_what_is_wanted() {
         &[("f:2: gateway.limits.connections: ", "0 or more")],
     );
     check("gateway = true\n", &[("f:1: gateway: ", "must be a section, and is true")]);
+    check(
+        "[history]\nchat = \"off\"\n",
+        &[("f:2: history.chat: ", "must be true or false, and is the text \"off\"")],
+    );
     check("[backends]\nmine = \"127.0.0.1:1\"\n", &[("f:2: backends.mine: ", "must be a list")]);
     check(
         "[backends]\nmine = [\n  1,\n  \"x\",\n  true,\n]\n",
