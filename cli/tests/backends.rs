@@ -4,19 +4,13 @@
 
 mod support;
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    net::SocketAddr,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use edgeway_client::{
     AckStatus, Bytes, Class, Client, ClientConfig, CloseCode, ErrorCode, Event, Events,
     JoinOptions, LeftCause, Login, Message, RawFrame, SendError, Seq, TransportChoice, Trust,
 };
-use support::{Process, Up, ask, get, write};
+use support::{Process, Up, ask, get, python::Python, write};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -44,16 +38,6 @@ impl Quizzes {
         self.stop.cancel();
         within(self.task).await.unwrap();
         self.addr
-    }
-}
-
-/// The example in Python, as a process; killed when dropped.
-struct Python(Child);
-
-impl Drop for Python {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -246,26 +230,8 @@ async fn a_backend_in_rust_serves_a_type_named_only_in_the_config() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_in_python_serves_a_type_named_only_in_the_config() {
-    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python/run");
-    let setup = Command::new(&run).arg("--setup").output().unwrap();
-    if setup.status.code() == Some(3) {
-        // Not by a macro of the standard library: the harness would hide it.
-        let why = String::from_utf8_lossy(&setup.stderr);
-        let why = why.lines().rfind(|l| l.starts_with("error")).unwrap_or_default();
-        let told = format!("SKIPPED the example in Python: {why}\n");
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
-        return;
-    }
-    assert!(setup.status.success(), "{}", String::from_utf8_lossy(&setup.stderr));
-    let mut python = Command::new(&run);
-    python.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-    let mut python = Python(python.spawn().unwrap());
-    let mut lines = BufReader::new(python.0.stdout.take().unwrap()).lines();
-    let ready = lines.next().expect("it ended before it was ready").unwrap();
-    let addr = ready.strip_prefix("ready grpc=").unwrap_or_else(|| panic!("{ready}")).to_owned();
-    // What it says must go somewhere, or it stops.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    serves_a_type_named_only_in_the_config(&addr).await;
+    let Some(python) = Python::start(&[]) else { return };
+    serves_a_type_named_only_in_the_config(&python.addr).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

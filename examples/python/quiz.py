@@ -39,6 +39,9 @@ def arguments() -> argparse.Namespace:
                         help="where gateways dial; port 0 takes a free one [default: %(default)s]")
     parser.add_argument("--ban", action="append", default=[], metavar="USER",
                         help="closes the Sessions of this user with `kicked`; may be given more than once")
+    parser.add_argument("--echo", action="append", default=[], metavar="TYPE",
+                        help="gives Sessions of this type back every frame, unread: passthrough at its "
+                             "simplest; may be given more than once")
     args = parser.parse_args()
     host, _, port = args.listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
@@ -55,7 +58,8 @@ async def serve(args: argparse.Namespace) -> int:
     # Positions of this run are above those of the run before, which are lost with its memory. A service
     # that keeps its log keeps its epoch with it, and raises it when another process takes over.
     epoch = time.time_ns() // 1_000_000
-    backend = Backend(Sessions(epoch, set(args.ban), lambda line: print(line, flush=True)))
+    log = lambda line: print(line, flush=True)  # noqa: E731
+    backend = Backend(Sessions(epoch, set(args.ban), set(args.echo), log))
     server = grpc.aio.server(options=OPTIONS)
     rpc.add_BackendServicer_to_server(backend, server)
     try:

@@ -88,7 +88,7 @@ pub struct RawLimits {
     pub connections: u64,
     /// Connections at a time from one address; a school's NAT has many pupils behind it.
     pub connections_per_ip: u64,
-    /// Sessions of a connection: the five types. Each costs memory on an idle connection.
+    /// Sessions of a connection: the five types, and three of one's own. Each costs memory on an idle connection.
     pub sessions_per_connection: u64,
     /// Bytes queued and in flight for a connection: two seconds of a busy room at 1 Mbit/s.
     pub outbox_bytes: u64,
@@ -119,7 +119,7 @@ impl Default for RawLimits {
         Self {
             connections: 1_000_000,
             connections_per_ip: 20_000,
-            sessions_per_connection: 5,
+            sessions_per_connection: 8,
             outbox_bytes: 256 * 1024,
             credit_signal_bytes: 64 * 1024,
             credit_binary_bytes: 16 * 1024,

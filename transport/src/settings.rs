@@ -27,7 +27,8 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            sessions: 5,
+            // The five types and three of one's own.
+            sessions: 8,
             idle_timeout: Duration::from_secs(30),
             keep_alive: Some(Duration::from_secs(12)),
             tcp_bbr: true,

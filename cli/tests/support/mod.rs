@@ -1,6 +1,8 @@
 //! Processes of `edgeway` in a directory of their own, on ports of their own.
 
-#![allow(clippy::unwrap_used, clippy::panic, dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, dead_code)]
+
+pub mod python;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
