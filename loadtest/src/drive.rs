@@ -108,6 +108,14 @@ fn finished<T>(result: Option<Result<Result<T>, tokio::task::JoinError>>) -> Res
     result.transpose().context("connecting stopped")?.transpose().context("cannot connect")
 }
 
+/// The same for work without a known end; it counts entries.
+pub fn spinner(what: &str) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{elapsed:>4} {spinner} {human_pos} {msg} ({per_sec})")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style).with_message(what.to_owned())
+}
+
 /// A bar on the terminal; none where standard error is not one.
 pub fn bar(len: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template(

@@ -38,14 +38,16 @@ pub struct Output {
     pub json: Option<PathBuf>,
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// A rate, or a factor.
+pub fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if (0.001..=10_000.0).contains(&n) => Ok(n),
         _ => Err("a number from 0.001 to 10000 is wanted".to_owned()),
     }
 }
 
-fn payload_size(text: &str) -> Result<usize, String> {
+/// Bytes of a payload that can be checked.
+pub fn payload_size(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(n) if (STAMP_BYTES..=edgeway_proto::limits::PAYLOAD_BYTES).contains(&n) => Ok(n),
         _ => Err(format!(

@@ -6,8 +6,10 @@ mod child;
 mod drive;
 mod fleet;
 mod floor;
+mod history;
 mod idle;
 mod load;
+mod median;
 mod nats;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // time lines are of the testbed
 mod plot;
@@ -60,6 +62,10 @@ Examples:
       loadtest floor --idle --connections 10000
   The same burst through nats-server with TLS:
       loadtest nats --nats-server /usr/local/bin/nats-server --burst
+  What the embedded store and a Redis append and read, 5,000 messages a second:
+      loadtest history --appends 5000
+  What keeping chat costs a class of 500 who chat:
+      loadtest history --compare-chat --store embedded
   Links that lose 10%, over QUIC and over plain TCP, with plots:
       loadtest weaknet --profile lossy-10 --transport quic,plain-tcp --html weak.html
 
@@ -71,6 +77,7 @@ enum Scenario {
     Idle(Box<idle::Args>),
     Floor(floor::Args),
     Nats(nats::Args),
+    History(Box<history::Args>),
     #[cfg(target_os = "linux")]
     Weaknet(Box<weak::Args>),
     #[cfg(target_os = "linux")]
@@ -94,6 +101,7 @@ fn main() -> ExitCode {
         Scenario::Idle(args) => idle::run(*args),
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
+        Scenario::History(args) => history::run(&args),
         #[cfg(target_os = "linux")]
         Scenario::Weaknet(args) => weak::run(&args),
         #[cfg(target_os = "linux")]

@@ -268,15 +268,24 @@ impl Report {
         let mut line = |name: &str, value: String| {
             let _ = writeln!(text, "  {name:<12} {value}");
         };
+        let connected = self.connections > 0;
         line(
             "what",
-            format!("{} over {}, {} connections", self.scenario, self.transport, self.connections),
+            match connected {
+                true => format!(
+                    "{} over {}, {} connections",
+                    self.scenario, self.transport, self.connections
+                ),
+                false => self.scenario.to_owned(),
+            },
         );
         if self.total.sent > 0 {
             self.delivery_lines(&mut line);
         }
-        line("server", self.server_line());
-        line("generator", format!("{:.2} cores", self.generator.cpu_cores));
+        if connected {
+            line("server", self.server_line());
+            line("generator", format!("{:.2} cores", self.generator.cpu_cores));
+        }
         if let Some(load) = self.load_average_at_start {
             line("machine", format!("{} cores, load average {load:.2} at the start", self.cores));
         }

@@ -51,10 +51,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it is ready. `policy_off` lets all chat through.
-    pub async fn start(args: &ServerArgs, policy_off: bool) -> Result<Self> {
+    /// Starts it and waits until it is ready. `more` is more of its config.
+    pub async fn start(args: &ServerArgs, more: &str) -> Result<Self> {
         let [quic, tcp, http] = [free_udp_port()?, free_tcp_port()?, free_tcp_port()?];
-        let more = if policy_off { "\n[rooms]\nchat_per_second = 0\n" } else { "" };
         let command = Command::new(program(args)?);
         Self::start_as(command, Listen { quic, tcp, http, tcp_bbr: true }, more).await
     }

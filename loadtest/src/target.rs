@@ -29,6 +29,11 @@ pub struct TargetArgs {
 }
 
 impl TargetArgs {
+    /// A server of its own.
+    pub fn of_own(own: ServerArgs) -> Self {
+        Self { own, server: Vec::new(), pid: Vec::new(), ca: None }
+    }
+
     /// Whether the server is not ours, so that its config is not either.
     pub fn is_foreign(&self) -> bool {
         !self.server.is_empty()
@@ -53,12 +58,18 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts the server, or takes the ones that are there.
+    /// Starts the server, or takes the ones that are there. `policy_off` lets all chat through.
     pub async fn open(args: &TargetArgs, policy_off: bool) -> Result<Self> {
+        Self::open_with(args, policy_off, "").await
+    }
+
+    /// The same; `more` is more of the config of a server that it starts.
+    pub async fn open_with(args: &TargetArgs, policy_off: bool, more: &str) -> Result<Self> {
         let mut target = if args.is_foreign() {
             Self::foreign(args)?
         } else {
-            Self::own(Server::start(&args.own, policy_off).await?)
+            let policy = if policy_off { "\n[rooms]\nchat_per_second = 0\n" } else { "" };
+            Self::own(Server::start(&args.own, &format!("{policy}{more}")).await?)
         };
         target.rss_bytes_at_start = target.rss_bytes()?;
         Ok(target)

@@ -19,14 +19,22 @@ const OLDEST: (u32, u32) = (6, 2);
 /// # Panics
 /// Where there is none and none can be had.
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match BINARY.get_or_init(find) {
+    match find() {
         Ok(path) => path,
         Err(told) => panic!("{told}"),
     }
 }
 
-fn find() -> Result<PathBuf, String> {
+/// The same, for those who can go on without.
+///
+/// # Errors
+/// What was tried, and what to do.
+pub fn find() -> Result<&'static Path, &'static str> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(look).as_deref().map_err(String::as_str)
+}
+
+fn look() -> Result<PathBuf, String> {
     if let Some(named) = env::var_os(VARIABLE) {
         let named = PathBuf::from(named);
         return match good(&named) {
@@ -47,10 +55,9 @@ fn find() -> Result<PathBuf, String> {
     fetched().map_err(|e| {
         told.extend(e);
         format!(
-            "these tests need a Redis or Valkey server of version {}.{} or later, and there is \
-             none.\n\
+            "a Redis or Valkey server of version {}.{} or later is needed, and there is none.\n\
              Do one of these: install one (`apt-get install redis-server`, `brew install valkey`); \
-             name one in {VARIABLE}; or let the tests fetch one, which takes `python3` with pip, or \
+             name one in {VARIABLE}; or let one be fetched, which takes `python3` with pip, or \
              `mvn`, and their package registries.\n\
              What was tried:\n  {}",
             OLDEST.0,

@@ -1,4 +1,4 @@
-//! Real Redis servers for tests: found on the machine or fetched, started on free ports, and stopped
+//! Real Redis servers for tests and measurements: found on the machine or fetched, started on free ports, and stopped
 //! when they are dropped, when the test panics, and when its process is killed.
 //!
 //! ```no_run
@@ -16,6 +16,6 @@ mod server;
 mod tls;
 
 pub use cluster::Cluster;
-pub use find::binary;
+pub use find::{binary, find};
 pub use server::{Options, Server};
 pub use tls::TlsFront;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{Args, run::Ran};
-use crate::{floor, nats, report::Report};
+use crate::{floor, median::median, nats, report::Report};
 
 /// Server CPU a delivery of each run, in microseconds.
 #[derive(Default)]
@@ -72,25 +72,5 @@ fn figures(report: &Report) -> serde_json::Value {
 fn check(what: &str, other: &Report, report: &mut Report) {
     if !other.held() {
         report.problems.push(format!("{what} did not deliver everything: no comparison"));
-    }
-}
-
-/// The middle one; of an even number the mean of both.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    let lower = *values.get((values.len() - 1) / 2)?;
-    Some(f64::midpoint(lower, upper))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_slow_run_does_not_move_the_median() {
-        assert_eq!(median(vec![2.0, 90.0, 1.0]), Some(2.0));
-        assert_eq!(median(vec![2.0, 4.0]), Some(3.0));
-        assert_eq!(median(vec![]), None);
     }
 }

@@ -2,6 +2,7 @@
 //! server, every delivery checked.
 
 mod compare;
+mod history;
 mod members;
 mod receive;
 mod run;
@@ -13,14 +14,16 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 
-use self::compare::Compared;
+use self::{compare::Compared, run::Ran};
 use crate::{
     fleet::Mix,
     load::{Load, Output},
     plot,
     report::Report,
+    server::ServerArgs,
     target::TargetArgs,
 };
+pub use history::History;
 
 /// A room in which everyone talks, and signals among the chat
 ///
@@ -89,6 +92,9 @@ pub struct Args {
     target: TargetArgs,
     #[command(flatten)]
     output: Output,
+    /// Where chat with and without its history is compared.
+    #[arg(skip)]
+    history: Option<History>,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -99,6 +105,38 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 impl Args {
+    /// Chat, and signals among it, on a server of its own.
+    pub fn of_chat(
+        load: Load,
+        rooms: u32,
+        transport: Mix,
+        server: ServerArgs,
+        history: History,
+    ) -> Self {
+        Self {
+            load,
+            rooms,
+            transport,
+            signals: 10.0,
+            strokes: 0.0,
+            policy_off: true,
+            policy_on: false,
+            sockets: 8,
+            warmup: true,
+            alone: 0,
+            stall: 0,
+            stall_secs: 0,
+            repeat: 1,
+            floor: false,
+            batch: None,
+            nats: None,
+            plot: None,
+            target: TargetArgs::of_own(server),
+            output: Output::default(),
+            history: Some(history),
+        }
+    }
+
     /// What does not go together.
     fn wrong(&self) -> Option<&'static str> {
         let compared = self.floor || self.nats.is_some();
@@ -127,6 +165,11 @@ impl Args {
     fn alone(&self) -> Duration {
         Duration::from_secs(self.alone.into())
     }
+}
+
+/// Runs the load once and adds what came of it to the report.
+pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
+    run::once(args, report).await
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Args,
+    Args, history,
     members::{self, Member},
     send,
     shared::Shared,
@@ -28,11 +28,13 @@ pub struct Ran {
     pub messages_per_write: Option<f64>,
     /// Bytes of frames a delivery, as clients counted.
     pub frame_bytes: f64,
+    pub chat_p99_ms: f64,
 }
 
 /// Runs the load once and adds what came of it to the report.
 pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
-    let mut target = Target::open(&args.target, !args.policy_on).await?;
+    let config = args.history.as_ref().map_or("", |history| history.config.as_str());
+    let mut target = Target::open_with(&args.target, !args.policy_on, config).await?;
     let shared = Arc::new(Shared::default());
     let (members, tried_again) = members::gather(args, &target, &shared).await?;
     if args.warmup {
@@ -41,6 +43,7 @@ pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
     shared.recording.store(true, Relaxed);
     let talk = Talk { args, members: &members, shared: &shared, before: Totals::of(&members) };
     let wrote = Writes::of(&target).await;
+    let stored = history::stored(&target).await;
     let mut stall = None;
     let cost = drive::measure(&talk, &target.pids, args.duration(), |start| {
         shared.phases.plan(phases(args, &shared, start));
@@ -53,6 +56,9 @@ pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
     report.run(&[("connecting_tried_again", json!(tried_again))]);
     if let Some(stall) = stall {
         stall.report(report, args).await?;
+    }
+    if let Some(history) = &args.history {
+        history.check(&target, &shared, stored, report).await;
     }
     report.problems.extend(shared.problems.take());
     drop(members);
@@ -158,7 +164,7 @@ impl Talk<'_> {
             ("wall_secs", json!(cost.server.wall.as_secs_f64())),
             ("signal_ms", signals(shared, |[whole, _]| whole)),
             ("signal_up_ms", signals(shared, |[_, up]| up)),
-            ("chat_p99_ms", json!(p99(shared, Class::Chat))),
+            ("chat_p99_ms", json!(ran.chat_p99_ms)),
             ("frame_bytes", json!(ran.frame_bytes)),
             ("messages_per_write", json!(ran.messages_per_write)),
             ("turns", json!(wrote.turns)),
@@ -178,6 +184,7 @@ impl Talk<'_> {
             cpu_us_per_delivery: cost.server.cpu_us_each(self.delivered()),
             messages_per_write,
             frame_bytes: received as f64 / messages.max(1) as f64,
+            chat_p99_ms: p99(self.shared, Class::Chat),
         }
     }
 }
