@@ -93,13 +93,13 @@ pub struct Args {
     /// Measure chat with its history on and off instead
     #[arg(long)]
     compare_chat: bool,
-    #[command(flatten)]
-    talk: Talk,
     /// Draw the latencies of appends: .svg
     #[arg(long, value_name = "FILE", conflicts_with = "compare_chat")]
     plot: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    talk: Talk,
 }
 
 /// Who talks in a comparison.
