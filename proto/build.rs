@@ -1,7 +1,7 @@
 //! Generates the gRPC types. protox compiles the .proto files, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["link.proto", "rooms.proto", "auth.proto"];
+    let files = ["link.proto", "rooms.proto", "auth.proto", "health.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

@@ -234,6 +234,26 @@ async fn a_backend_in_python_serves_a_type_named_only_in_the_config() {
     serves_a_type_named_only_in_the_config(&python.addr).await;
 }
 
+/// Servers of gRPC's C core permit a ping each five minutes, and cut the connection at the third that comes earlier.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_rests_stands_with_a_server_of_default_settings_and_a_hanging_one_is_noticed() {
+    let Some(python) = Python::start(&[]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let up = up(dir.path(), &python.addr);
+    let (ada, mut events) = connect(&up, "ada", TransportChoice::Quic).await;
+    let quiz = within(ada.open("quiz", Vec::new())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    assert!(!get(&up.http, "/metrics").contains("edgeway_gateway_link_lost_total{"));
+    echo(&quiz, &mut events).await;
+
+    python.signal("STOP");
+    event(&mut events, |e| matches!(e, Event::SessionClosed { .. }).then_some(())).await;
+    let not_ready = get(&up.http, "/readyz");
+    assert!(not_ready.starts_with("HTTP/1.0 503") && not_ready.contains("quiz"), "{not_ready}");
+    python.signal("CONT");
+    event(&mut events, |e| matches!(e, Event::SessionOpened { .. }).then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_backend_that_restarts_come_back_by_themselves() {
     let quizzes = Quizzes::at(SocketAddr::from(([127, 0, 0, 1], 0))).await;

@@ -32,15 +32,7 @@ pub async fn run(
             }
             Ok(None) => return "the backend ended the stream".into(),
             Err(status) => {
-                let (code, message) = (status.code(), status.message());
-                // What gRPC servers say whose defaults are not for links: else nobody would find out why
-                // theirs is lost each half minute.
-                let hint = if message.to_ascii_lowercase().contains("too many pings") {
-                    "; its gRPC server must permit a ping each 5 s, see docs/BACKENDS.md"
-                } else {
-                    ""
-                };
-                return format!("{code}: {message}{hint}");
+                return format!("{}: {}", status.code(), status.message());
             }
         }
         // A stream that never runs dry must leave room for others.

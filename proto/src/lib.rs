@@ -28,6 +28,8 @@ pub use generated::edgeway::auth::v1 as auth;
 pub use generated::edgeway::link::v1 as link;
 /// The contract between access and the owners of rooms: `rooms.proto`.
 pub use generated::edgeway::rooms::v1 as rooms;
+/// The health check that gRPC has for everyone: `health.proto`.
+pub use generated::grpc::health::v1 as health;
 
 impl From<Class> for link::Class {
     fn from(class: Class) -> Self {

@@ -38,6 +38,12 @@ impl Python {
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Some(python)
     }
+
+    /// Sends a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
 }
 
 impl Drop for Python {

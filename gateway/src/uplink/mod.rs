@@ -1,6 +1,7 @@
 //! Links to backends: which there are, whom they serve, and sending on them.
 
 mod node;
+mod pulse;
 mod queue;
 mod settle;
 

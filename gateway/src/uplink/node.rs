@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
 
 use super::{
-    AddressError, Link, Links,
+    AddressError, Link, Links, pulse,
     queue::{Queue, Requests},
 };
 use crate::{downlink, hub::Hub};
@@ -40,7 +40,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After the end of BULK, for what CONTROL still brings: a backend that goes in order has said there why, and when to
 /// come back. There is no order between the two.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// While a login is being checked. Never on an idle connection, see [`pulse`].
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The kernel's own question to a machine that is gone: what it takes in all is this, and [`TCP_PROBES`] times a
+/// second.
+const TCP_IDLE: Duration = Duration::from_secs(5);
+const TCP_PROBES: u32 = 5;
 /// Between tries to reach a backend; doubles up to the second. A link that stood for less than that is
 /// such a try: a backend that breaks the contract with its first words is not dialled 20 times a second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -67,12 +72,16 @@ impl Node {
             .map_err(|e| AddressError { addr: addr.to_owned(), problem: e.to_string() })?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
+            .tcp_keepalive(Some(TCP_IDLE))
+            .tcp_keepalive_interval(Some(Duration::from_secs(1)))
+            .tcp_keepalive_retries(Some(TCP_PROBES))
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint.connect_lazy();
+        let channel = endpoint
+            .clone()
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .connect_lazy();
         Ok(Self {
             addr: addr.to_owned(),
             endpoint,
@@ -146,8 +155,8 @@ impl Links {
             control: queue(link::Stream::Control),
             bulk: queue(link::Stream::Bulk),
         });
-        let control = open(node, &link.control).await?;
-        let bulk = open(node, &link.bulk).await?;
+        let (control, its_pulse) = open(node, &link.control).await?;
+        let (bulk, pulse_of_bulk) = open(node, &link.bulk).await?;
         *node.link.lock() = Some(Arc::clone(&link));
         info!(backend = node.addr, "link stands");
         // Keys that are its own come back to it.
@@ -157,16 +166,16 @@ impl Links {
         // Two tasks, so that signals are dealt with while chat is.
         let (mut control, mut bulk) = (Guard(tokio::spawn(control)), Guard(tokio::spawn(bulk)));
         let reason = tokio::select! {
-            r = &mut control.0 => {
-                node.link.lock().take();
-                r
-            }
+            r = &mut control.0 => r,
             r = &mut bulk.0 => {
                 node.link.lock().take();
                 let _ = tokio::time::timeout(LAST_WORDS, &mut control.0).await;
                 r
             }
+            silent = pulse::silence(its_pulse) => Ok(silent),
+            silent = pulse::silence(pulse_of_bulk) => Ok(silent),
         };
+        node.link.lock().take();
         link.control.close();
         link.bulk.close();
         for session in hub.depending_on(id) {
@@ -185,15 +194,19 @@ impl<T> Drop for Guard<T> {
     }
 }
 
-/// Opens one stream, on a TCP connection of its own: bulk must not hold up control.
-async fn open(node: &Node, queue: &Arc<Queue>) -> Result<tonic::Streaming<link::Down>, String> {
+/// Opens one stream, on a TCP connection of its own: bulk must not hold up control. Gives the connection
+/// too, for its pulse.
+async fn open(
+    node: &Node,
+    queue: &Arc<Queue>,
+) -> Result<(tonic::Streaming<link::Down>, Channel), String> {
     let channel = node.endpoint.connect().await.map_err(|e| chain(&e))?;
-    let mut client = BackendClient::new(channel)
+    let mut client = BackendClient::new(channel.clone())
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let response = client.link(Requests(Arc::clone(queue)));
     match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Ok(response)) => Ok((response.into_inner(), channel)),
         Ok(Err(status)) => Err(format!("{}: {}", status.code(), status.message())),
         Err(_) => Err(format!("it has not answered Hello for {ANSWER_TIMEOUT:?}")),
     }
