@@ -3,12 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use edgeway_transport::{QuicListener, Settings, TcpListener, tls::ServerTls};
+use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
-    config::Config,
+    config::{Config, Limits},
     context::Context,
     drain,
     hub::Hub,
@@ -56,6 +57,7 @@ pub struct Gateway {
     quic: Option<QuicListener>,
     tcp: Option<TcpListener>,
     plain: Option<TcpListener>,
+    tcp_bbr: bool,
     links_on: Option<Handle>,
 }
 
@@ -68,12 +70,7 @@ impl Gateway {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| BindError::Random(e.to_string()))?;
         let links = Links::new(u64::from_ne_bytes(random), &config.name, config.routing)?;
-        let settings = Settings {
-            sessions: config.limits.sessions,
-            idle_timeout: config.limits.idle_timeout,
-            keep_alive: None,
-            tcp_bbr: config.tcp_bbr,
-        };
+        let settings = settings(&config.limits, config.tcp_bbr);
         let failed = |what, addr, key| move |source| BindError::Listen { what, addr, key, source };
         let (mut quic, mut tcp) = (None, None);
         if let (Some(addr), Some(tls)) = (config.quic, &config.tls) {
@@ -98,14 +95,15 @@ impl Gateway {
             tls: config.tls.clone(),
             buckets: Buckets::new(config.limits.rates),
             registry: Arc::new(Registry::default()),
-            limits: config.limits,
+            limits: RwLock::new(Arc::new(config.limits)),
             turns: Turns::default(),
             metrics: Arc::new(metrics),
             paths: PathMetrics::default(),
             refusals: Refusals::default(),
             tracker: TaskTracker::new(),
         };
-        Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain, links_on: None })
+        let tcp_bbr = config.tcp_bbr;
+        Ok(Self { ctx: Arc::new(ctx), quic, tcp, plain, tcp_bbr, links_on: None })
     }
 
     /// Where it listens for QUIC.
@@ -138,7 +136,7 @@ impl Gateway {
     /// Changes it while it runs.
     #[must_use]
     pub fn control(&self) -> Control {
-        Control(Arc::clone(&self.ctx))
+        Control { ctx: Arc::clone(&self.ctx), quic: self.quic.clone(), tcp_bbr: self.tcp_bbr }
     }
 
     /// Tells, while it runs, whether clients can be served.
@@ -153,7 +151,7 @@ impl Gateway {
     /// 3. ends the links, when no Session needs them any more;
     /// 4. waits until the last packets are out.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { ctx, quic, tcp, plain, links_on } = self;
+        let Self { ctx, quic, tcp, plain, links_on, .. } = self;
         let links_on = links_on.unwrap_or_else(Handle::current);
         let (accepting, linked) = (CancellationToken::new(), CancellationToken::new());
         let links = TaskTracker::new();
@@ -191,9 +189,22 @@ impl Gateway {
     }
 }
 
+fn settings(limits: &Limits, tcp_bbr: bool) -> Settings {
+    Settings {
+        sessions: limits.sessions,
+        idle_timeout: limits.idle_timeout,
+        keep_alive: None,
+        tcp_bbr,
+    }
+}
+
 /// See [`Gateway::control`].
 #[derive(Debug, Clone)]
-pub struct Control(Arc<Context>);
+pub struct Control {
+    ctx: Arc<Context>,
+    quic: Option<QuicListener>,
+    tcp_bbr: bool,
+}
 
 impl Control {
     /// Uses other routes and backends from now on. Sessions that they lead elsewhere are ended, for their
@@ -202,13 +213,30 @@ impl Control {
     /// # Errors
     /// A backend's address that is none; nothing has changed.
     pub fn route(&self, routing: Routing) -> Result<(), AddressError> {
-        self.0.links.apply(routing)
+        self.ctx.links.apply(routing)
+    }
+
+    /// Uses other bounds and times from now on. What a connection was told in Welcome (credit, idle time, grace,
+    /// number of Sessions) holds for it to its end; all else holds for those that stand too.
+    pub fn limit(&self, limits: Limits) {
+        // First: a client that is told of a longer idle time must have it.
+        if let Some(quic) = &self.quic {
+            quic.change(settings(&limits, self.tcp_bbr));
+        }
+        self.ctx.buckets.set_rates(limits.rates);
+        *self.ctx.limits.write() = Arc::new(limits);
+    }
+
+    /// The bounds and times that are in use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        *self.ctx.limits()
     }
 
     /// Shows new clients another certificate; whether it is another one. A gateway that was started
     /// without one goes on without.
     pub fn certify(&self, tls: &ServerTls) -> bool {
-        self.0.tls.as_ref().is_some_and(|current| current.replace(tls))
+        self.ctx.tls.as_ref().is_some_and(|current| current.replace(tls))
     }
 }
 
@@ -217,15 +245,22 @@ impl Control {
 pub struct Readiness(Arc<Context>);
 
 impl Readiness {
-    /// Whether every backend can be reached.
+    /// Whether every backend that Sessions or logins need has an instance that can be reached.
     ///
     /// # Errors
-    /// Says which cannot.
+    /// Says which have none.
     pub fn check(&self) -> Result<(), String> {
-        let missing = self.0.links.missing();
-        if missing.is_empty() {
+        let unserved = self.0.links.unserved();
+        if unserved.is_empty() {
             return Ok(());
         }
-        Err(format!("no link to {}", missing.join(", ")))
+        Err(format!("no link to any instance of {}", unserved.join(", ")))
+    }
+
+    /// The instances that cannot be reached now, each as `BACKEND at ADDRESS`; whether it matters, see
+    /// [`check`](Self::check).
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        self.0.links.missing()
     }
 }

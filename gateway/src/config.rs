@@ -102,6 +102,8 @@ pub struct RawLimits {
     pub handshake_timeout_ms: u64,
     /// From the first byte to the login.
     pub login_timeout_ms: u64,
+    /// From a Session's opening to its backend's answer.
+    pub open_timeout_ms: u64,
     /// Silence after which a connection is given up.
     pub idle_timeout_ms: u64,
     /// How long the place of a lost connection is kept in its rooms; 0 for not at all.
@@ -126,6 +128,7 @@ impl Default for RawLimits {
             credit_chat_bytes: 16 * 1024,
             handshake_timeout_ms: 10_000,
             login_timeout_ms: 10_000,
+            open_timeout_ms: 10_000,
             idle_timeout_ms: 30_000,
             grace_ms: 30_000,
             user_bytes_per_second: 256 * 1024,
@@ -145,7 +148,7 @@ pub struct Problem {
 }
 
 /// Bounds and times that the program uses.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// See [`RawLimits`].
     pub connections: u64,
@@ -161,6 +164,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// See [`RawLimits`].
     pub login_timeout: Duration,
+    /// See [`RawLimits`].
+    pub open_timeout: Duration,
     /// See [`RawLimits`].
     pub idle_timeout: Duration,
     /// See [`RawLimits`].
@@ -358,6 +363,7 @@ fn limits(raw: &RawLimits, check: &mut Checker) -> Limits {
             HOUR_MS,
         )),
         login_timeout: ms(range("login_timeout_ms", raw.login_timeout_ms, 100, HOUR_MS)),
+        open_timeout: ms(range("open_timeout_ms", raw.open_timeout_ms, 100, HOUR_MS)),
         idle_timeout: ms(range("idle_timeout_ms", raw.idle_timeout_ms, 1000, HOUR_MS)),
         grace: ms(range("grace_ms", raw.grace_ms, 0, HOUR_MS)),
         rates: Rates {

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
+    config::Limits,
     context::Context,
-    outbox::{Closing, Limits, Outbox, Policy},
+    outbox::{self, Closing, Outbox, Policy},
     paths::Sampled,
     reader::Reader,
     registry::Device,
@@ -41,6 +42,8 @@ pub struct Conn {
     pub transport: Transport,
     /// Its path, over QUIC.
     pub path: Option<Sampled>,
+    /// Bounds and times when it was accepted: what Welcome has told the client holds to the end.
+    pub limits: Arc<Limits>,
     /// When it was accepted.
     pub since: Instant,
     /// Whether the client has sent its login.
@@ -62,12 +65,11 @@ pub struct Conn {
 }
 
 impl Conn {
-    fn new(ctx: &Context, connection: &Connection) -> Self {
-        let limits = Limits {
-            outbox_bytes: ctx.limits.outbox_bytes,
-            uplink_credit: ctx.limits.uplink_credit,
-        };
-        let outbox = Outbox::new(limits);
+    fn new(ctx: &Context, limits: Arc<Limits>, connection: &Connection) -> Self {
+        let outbox = Outbox::new(outbox::Limits {
+            outbox_bytes: limits.outbox_bytes,
+            uplink_credit: limits.uplink_credit,
+        });
         if connection.transport == Transport::Tcp {
             outbox.with(Policy::grant_by_quarters);
         }
@@ -77,6 +79,7 @@ impl Conn {
             remote: connection.remote,
             transport: connection.transport,
             path: connection.sender.path().cloned().map(Sampled::new),
+            limits,
             since: Instant::now(),
             asked: AtomicBool::new(false),
             may_ask_again: AtomicBool::new(false),
@@ -124,8 +127,12 @@ impl Conn {
 ///
 /// Not an `async fn`: such a future keeps its arguments beside what became of them, and this one lives
 /// as long as the connection.
-pub fn serve(ctx: Arc<Context>, connection: Connection) -> impl Future<Output = ()> + Send {
-    let conn = Arc::new(Conn::new(&ctx, &connection));
+pub fn serve(
+    ctx: Arc<Context>,
+    limits: Arc<Limits>,
+    connection: Connection,
+) -> impl Future<Output = ()> + Send {
+    let conn = Arc::new(Conn::new(&ctx, limits, &connection));
     let Connection { mut receiver, sender, early, .. } = connection;
     let outbox = Arc::clone(&conn.outbox);
     let writer = writer::run(sender, outbox, ctx.turns.clone(), Arc::clone(&ctx.metrics));
@@ -184,7 +191,7 @@ async fn confirm(
     sessions: Weak<Mutex<Sessions>>,
     early: Early,
 ) {
-    let complete = tokio::time::timeout(ctx.limits.handshake_timeout, early.confirmed()).await;
+    let complete = tokio::time::timeout(conn.limits.handshake_timeout, early.confirmed()).await;
     let confirmed = complete.unwrap_or(false);
     ctx.metrics.early_data(confirmed);
     if !confirmed {

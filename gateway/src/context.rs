@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use edgeway_transport::tls::ServerTls;
+use parking_lot::RwLock;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -23,8 +24,8 @@ pub struct Context {
     pub buckets: Buckets,
     /// All connections.
     pub registry: Arc<Registry>,
-    /// Bounds and times.
-    pub limits: Limits,
+    /// Bounds and times. Looked at for connections and openings, never for a frame.
+    pub limits: RwLock<Arc<Limits>>,
     /// Whose turn it is to write chat.
     pub turns: Turns,
     /// Counters.
@@ -35,4 +36,12 @@ pub struct Context {
     pub refusals: Refusals,
     /// Every task of the gateway.
     pub tracker: TaskTracker,
+}
+
+impl Context {
+    /// Bounds and times as they are now.
+    #[must_use]
+    pub fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read())
+    }
 }

@@ -99,6 +99,7 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
     match item {
         Item::Welcome(_) | Item::Publish(_) => {}
         Item::Opened(opened) => {
+            hub.opened(opened.session);
             if let Some(session) = hub.session(opened.session) {
                 let frame = Opened { session: u64::from(session.number) }.to_bytes();
                 session.outbox.push_reply(session.number, Class::Signal, frame);

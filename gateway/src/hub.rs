@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,8 +24,9 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::{
     metrics::Metrics,
+    opening::Opening,
     outbox::{Outbox, Push, Segment},
-    routing::Route,
+    routing::{Keys, Route},
 };
 
 /// Segments that a publication is cut into: what is handed to a transport at a time. Cut once for
@@ -44,8 +46,8 @@ pub struct Session {
     pub link: u64,
     /// What led it there.
     pub route: Arc<Route>,
-    /// The hash of its key.
-    pub key: u64,
+    /// What it may be routed by.
+    pub keys: Keys,
     closed: AtomicBool,
     /// Groups that it is subscribed to.
     groups: Mutex<Vec<u64>>,
@@ -90,6 +92,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.session.closed.store(true, Ordering::Release);
         self.hub.sessions.write().remove(&self.session.id);
+        self.hub.opened(self.session.id);
         // Not in the loop's head: the lock must be released before groups are locked.
         let groups = std::mem::take(&mut *self.session.groups.lock());
         for group in groups {
@@ -130,6 +133,7 @@ struct Group {
 pub struct Hub {
     sessions: RwLock<HashMap<u64, Arc<Session>>>,
     groups: RwLock<HashMap<u64, Arc<Mutex<Group>>>>,
+    opening: Opening,
     next: AtomicU64,
     metrics: Metrics,
 }
@@ -141,19 +145,21 @@ impl Hub {
         Arc::new(Self {
             sessions: RwLock::default(),
             groups: RwLock::default(),
+            opening: Opening::default(),
             next: AtomicU64::new(1),
             metrics,
         })
     }
 
-    /// Registers a Session.
+    /// Registers a Session whose backend is asked at this moment.
     pub fn register(
         self: &Arc<Self>,
         outbox: Arc<Outbox>,
         number: u8,
         link: u64,
         route: Arc<Route>,
-        key: u64,
+        keys: Keys,
+        now: Instant,
     ) -> Registration {
         let session = Arc::new(Session {
             id: self.next.fetch_add(1, Ordering::Relaxed),
@@ -161,11 +167,12 @@ impl Hub {
             outbox,
             link,
             route,
-            key,
+            keys,
             closed: AtomicBool::new(false),
             groups: Mutex::default(),
         });
         self.sessions.write().insert(session.id, Arc::clone(&session));
+        self.opening.begin(session.id, now);
         Registration { hub: Arc::clone(self), session }
     }
 
@@ -173,6 +180,19 @@ impl Hub {
     #[must_use]
     pub fn session(&self, id: u64) -> Option<Arc<Session>> {
         self.sessions.read().get(&id).cloned()
+    }
+
+    /// The Session's backend has answered.
+    pub fn opened(&self, id: u64) {
+        self.opening.end(id);
+    }
+
+    /// The Sessions whose backends have not answered for `patience`; each is given once.
+    #[must_use]
+    pub fn unanswered(&self, patience: Duration, now: Instant) -> Vec<Arc<Session>> {
+        let overdue = self.opening.overdue(patience, now);
+        let sessions = overdue.into_iter().filter_map(|id| self.session(id));
+        sessions.filter(|session| !session.is_closed()).collect()
     }
 
     /// Every Session that is open.

@@ -40,7 +40,8 @@ fn member(hub: &Arc<Hub>, bytes: usize, link: u64) -> Registration {
         policy: Policy::default(),
         key: Key::User,
     };
-    hub.register(outbox(bytes), 1, link, Arc::new(route), 0)
+    let keys = Keys::new("ada", [].into_iter());
+    hub.register(outbox(bytes), 1, link, Arc::new(route), keys, Instant::now())
 }
 
 fn seq(counter: u64) -> Seq {
@@ -359,4 +360,18 @@ fn a_large_publication_is_cut_at_frames_and_arrives_whole() {
     assert!(segments.iter().all(|s| s.frames.len() <= SEGMENT_BYTES));
     assert_eq!(segments.iter().map(|s| s.messages).sum::<u32>(), 100);
     assert_eq!(segments.last().unwrap().upto, seq(100));
+}
+
+#[test]
+fn sessions_whose_backends_do_not_answer_are_given_once_and_others_never() {
+    let (hub, patience) = (hub(), Duration::from_secs(10));
+    let [silent, answered, gone, ended] = [(); 4].map(|()| session(&hub, 1));
+    let begun = Instant::now();
+    hub.opened(answered.id);
+    drop(gone);
+    ended.close(CloseCode::Protocol, "no", 0);
+    assert!(hub.unanswered(patience, begun).is_empty());
+    let overdue = hub.unanswered(patience, begun + patience);
+    assert_eq!(overdue.iter().map(|one| one.id).collect::<Vec<_>>(), [silent.id]);
+    assert!(hub.unanswered(patience, begun + 2 * patience).is_empty());
 }

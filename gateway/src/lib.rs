@@ -2,8 +2,8 @@
 //! handles of groups, and speaks to backends by the contract of `proto/link.proto` alone.
 //!
 //! Modules import only from below in this list: `app`, `drain`, `listen`, `conn`, `reader`,
-//! `sessions`, `handshake`, `context`, `registry`, `uplink`, `downlink`, `hub`, `writer`, `turns`,
-//! `outbox`;
+//! `sessions`, `handshake`, `context`, `registry`, `uplink`, `downlink`, `hub`, `opening`, `writer`,
+//! `turns`, `outbox`;
 //! `config`, `limits`, `metrics` and `clock` are leaves.
 
 mod app;
@@ -18,6 +18,7 @@ mod hub;
 mod limits;
 mod listen;
 mod metrics;
+mod opening;
 mod outbox;
 mod paths;
 mod reader;
@@ -30,5 +31,5 @@ mod uplink;
 mod writer;
 
 pub use app::{BindError, Control, Gateway, Readiness};
-pub use routing::{Key, Policy, RawRoute, Route, Routing};
+pub use routing::{Key, Policy, RawRoute, Route, Routing, hash};
 pub use uplink::AddressError;

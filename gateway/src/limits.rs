@@ -3,14 +3,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
 /// Rates of one user over all its connections to this gateway.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
     /// Bytes a second; twice as much may come at once.
     pub bytes_per_second: u64,
@@ -18,16 +21,37 @@ pub struct Rates {
     pub frames_per_second: u64,
 }
 
+/// The rates in use, which may change: read for each batch of frames.
+#[derive(Debug)]
+struct Current {
+    bytes_per_second: AtomicU64,
+    frames_per_second: AtomicU64,
+}
+
+impl Current {
+    fn new(rates: Rates) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_per_second: AtomicU64::new(rates.bytes_per_second),
+            frames_per_second: AtomicU64::new(rates.frames_per_second),
+        })
+    }
+
+    fn set(&self, rates: Rates) {
+        self.bytes_per_second.store(rates.bytes_per_second, Ordering::Relaxed);
+        self.frames_per_second.store(rates.frames_per_second, Ordering::Relaxed);
+    }
+}
+
 /// The bucket of one user.
 #[derive(Debug)]
 pub struct Bucket {
-    rates: Rates,
+    rates: Arc<Current>,
     /// When the bytes and the frames that were taken will have been earned.
     earned: Mutex<(Instant, Instant)>,
 }
 
 impl Bucket {
-    fn new(rates: Rates) -> Self {
+    fn new(rates: Arc<Current>) -> Self {
         let now = Instant::now();
         Self { rates, earned: Mutex::new((now, now)) }
     }
@@ -39,8 +63,10 @@ impl Bucket {
         let cost = |n: u64, per_second: u64| {
             Duration::from_nanos(n.saturating_mul(1_000_000_000) / per_second.max(1))
         };
-        earned.0 = earned.0.max(now) + cost(bytes, self.rates.bytes_per_second);
-        earned.1 = earned.1.max(now) + cost(u64::from(frames), self.rates.frames_per_second);
+        earned.0 =
+            earned.0.max(now) + cost(bytes, self.rates.bytes_per_second.load(Ordering::Relaxed));
+        let frames_per_second = self.rates.frames_per_second.load(Ordering::Relaxed);
+        earned.1 = earned.1.max(now) + cost(u64::from(frames), frames_per_second);
         let until = earned.0.max(earned.1).checked_sub(BURST)?;
         (until > now).then_some(until)
     }
@@ -52,7 +78,7 @@ const BURST: Duration = Duration::from_secs(2);
 /// The buckets of all users that are connected.
 #[derive(Debug)]
 pub struct Buckets {
-    rates: Rates,
+    rates: Arc<Current>,
     users: Mutex<HashMap<String, Weak<Bucket>>>,
 }
 
@@ -60,7 +86,12 @@ impl Buckets {
     /// No buckets yet.
     #[must_use]
     pub fn new(rates: Rates) -> Self {
-        Self { rates, users: Mutex::default() }
+        Self { rates: Current::new(rates), users: Mutex::default() }
+    }
+
+    /// All users have these rates from now on. What was taken before was paid for at the old ones.
+    pub fn set_rates(&self, rates: Rates) {
+        self.rates.set(rates);
     }
 
     /// The bucket of a user. It lives as long as somebody holds it.
@@ -73,7 +104,7 @@ impl Buckets {
             // Before it grows, those who left are forgotten: the map is bounded by who is here.
             users.retain(|_, bucket| bucket.strong_count() > 0);
         }
-        let bucket = Arc::new(Bucket::new(self.rates));
+        let bucket = Arc::new(Bucket::new(Arc::clone(&self.rates)));
         users.insert(user.to_owned(), Arc::downgrade(&bucket));
         bucket
     }
@@ -85,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_user_is_slowed_only_above_its_rate_and_by_as_much_as_it_is_above() {
-        let bucket = Bucket::new(Rates { bytes_per_second: 1000, frames_per_second: 1000 });
+        let rates = Rates { bytes_per_second: 1000, frames_per_second: 1000 };
+        let bucket = Bucket::new(Current::new(rates));
         assert_eq!(bucket.take(1900, 1), None);
         let until = bucket.take(3000, 1).expect("4,900 bytes at once is above 2,000");
         let wait = until - Instant::now();
@@ -93,6 +125,20 @@ mod tests {
             wait > Duration::from_millis(2500) && wait < Duration::from_millis(2901),
             "{wait:?}"
         );
+    }
+
+    #[test]
+    fn other_rates_hold_for_users_who_are_here_and_for_those_who_come() {
+        let slow = Rates { bytes_per_second: 1, frames_per_second: 1000 };
+        let fast = Rates { bytes_per_second: 1_000_000, frames_per_second: 1000 };
+        let buckets = Buckets::new(slow);
+        let ann = buckets.of("ann");
+        buckets.set_rates(fast);
+        for bucket in [ann, buckets.of("bob")] {
+            assert_eq!(bucket.take(1_000_000, 1), None);
+        }
+        buckets.set_rates(slow);
+        assert!(buckets.of("cid").take(1000, 1).is_some());
     }
 
     #[test]

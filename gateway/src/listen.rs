@@ -8,7 +8,7 @@ use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::{conn, context::Context, refuse::refuse, registry::Admission};
+use crate::{config::Limits, conn, context::Context, refuse::refuse, registry::Admission};
 
 /// After an error of the process (too many open files), not of a connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -21,9 +21,10 @@ pub async fn quic(ctx: Arc<Context>, listener: QuicListener, shutdown: Cancellat
             () = shutdown.cancelled() => break,
         };
         let Some(incoming) = incoming else { break };
-        match ctx.registry.admit(incoming.remote().ip(), &ctx.limits) {
+        let limits = ctx.limits();
+        match ctx.registry.admit(incoming.remote().ip(), &limits) {
             Ok(admission) => {
-                let task = serve(Arc::clone(&ctx), incoming.handshake(), admission);
+                let task = serve(Arc::clone(&ctx), limits, incoming.handshake(), admission);
                 ctx.tracker.spawn(task);
             }
             Err(refusal) => {
@@ -47,10 +48,11 @@ pub async fn tcp(ctx: Arc<Context>, listener: TcpListener, shutdown: Cancellatio
             incoming = listener.accept() => incoming,
             () = shutdown.cancelled() => return,
         };
+        let limits = ctx.limits();
         match incoming {
-            Ok(incoming) => match ctx.registry.admit(incoming.remote().ip(), &ctx.limits) {
+            Ok(incoming) => match ctx.registry.admit(incoming.remote().ip(), &limits) {
                 Ok(admission) => {
-                    let task = serve(Arc::clone(&ctx), incoming.handshake(), admission);
+                    let task = serve(Arc::clone(&ctx), limits, incoming.handshake(), admission);
                     ctx.tracker.spawn(task);
                 }
                 Err(refusal) => {
@@ -73,24 +75,26 @@ pub async fn tcp(ctx: Arc<Context>, listener: TcpListener, shutdown: Cancellatio
 /// as long as the connection.
 fn serve(
     ctx: Arc<Context>,
+    limits: Arc<Limits>,
     handshake: impl Future<Output = Result<Connection, AcceptError>> + Send,
     admission: Admission,
 ) -> impl Future<Output = ()> + Send {
     // Boxed: its state is large and short-lived.
-    let handshake = Box::pin(tokio::time::timeout(ctx.limits.handshake_timeout, handshake));
+    let handshake = Box::pin(tokio::time::timeout(limits.handshake_timeout, handshake));
     async move {
         let _admission = admission;
-        let Some(serving) = established(ctx, handshake.await) else { return };
+        let Some(serving) = established(ctx, limits, handshake.await) else { return };
         serving.await;
     }
 }
 
 fn established(
     ctx: Arc<Context>,
+    limits: Arc<Limits>,
     handshake: Result<Result<Connection, AcceptError>, Elapsed>,
 ) -> Option<impl Future<Output = ()> + Send> {
     match handshake {
-        Ok(Ok(connection)) => return Some(conn::serve(ctx, connection)),
+        Ok(Ok(connection)) => return Some(conn::serve(ctx, limits, connection)),
         Ok(Err(e)) => {
             ctx.metrics.refused("handshake");
             debug!(error = %e, "handshake failed");

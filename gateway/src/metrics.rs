@@ -78,6 +78,10 @@ fn describe() {
         "edgeway_gateway_early_data_total",
         "connections that began with early data, by whether their handshake was completed"
     );
+    describe_counter!(
+        "edgeway_gateway_open_timeouts_total",
+        "Sessions closed because their backends did not answer"
+    );
     describe_counter!("edgeway_gateway_link_lost_total", "links to backends that were lost");
     describe_gauge!("edgeway_gateway_connections", "connections that are open, by transport");
     describe_gauge!("edgeway_gateway_sessions", "Sessions that are open");
@@ -140,6 +144,11 @@ impl Metrics {
     pub fn early_data(&self, confirmed: bool) {
         let result = if confirmed { "confirmed" } else { "unconfirmed" };
         counter!("edgeway_gateway_early_data_total", "result" => result).increment(1);
+    }
+
+    /// Sessions were closed because their backends had not answered.
+    pub fn unanswered(&self, sessions: usize) {
+        counter!("edgeway_gateway_open_timeouts_total").increment(sessions as u64);
     }
 
     /// A connection was closed by the gateway.

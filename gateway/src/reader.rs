@@ -101,7 +101,7 @@ impl Reader {
                 p.enable_repair();
             }
         });
-        let welcome = handshake::welcome(version, self.conn.id, &self.ctx.limits);
+        let welcome = handshake::welcome(version, self.conn.id, &self.conn.limits);
         self.conn.outbox.push_control(welcome.to_bytes());
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Reader {
         let (ctx, conn, sessions) =
             (Arc::clone(&self.ctx), Arc::clone(&self.conn), self.sessions());
         self.ctx.tracker.spawn(async move {
-            if resumes || confirmed(&ctx, &conn).await {
+            if resumes || confirmed(&conn).await {
                 log_in(&ctx, &conn, &sessions, login).await;
             }
         });
@@ -167,9 +167,9 @@ impl Reader {
 }
 
 /// Waits until a first flight is known to be no replay. False: it will not be.
-async fn confirmed(ctx: &Context, conn: &Conn) -> bool {
+async fn confirmed(conn: &Conn) -> bool {
     let Some(early) = &conn.early else { return true };
-    tokio::time::timeout(ctx.limits.handshake_timeout, early.cancelled()).await.is_ok()
+    tokio::time::timeout(conn.limits.handshake_timeout, early.cancelled()).await.is_ok()
 }
 
 /// Asks who a login is, and goes on with the answer. `sessions` are gone where the connection ends
@@ -178,7 +178,7 @@ async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, lo
     let resumes = login.method == method::RESUME;
     let device = login.device.to_string();
     let asking = handshake::login(&ctx.links, login, conn.remote.to_string());
-    let answer = tokio::time::timeout(ctx.limits.login_timeout, asking).await;
+    let answer = tokio::time::timeout(ctx.limits().login_timeout, asking).await;
     if resumes && let Ok(answer) = &answer {
         ctx.metrics.resumed(answer.is_ok());
     }

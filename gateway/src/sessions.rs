@@ -1,7 +1,10 @@
 //! The Sessions of one connection, on their way up: opening them at their backends, passing their
 //! frames on, and holding clients to their credit.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{
@@ -17,6 +20,7 @@ use crate::{
     hub::Registration,
     limits::Bucket,
     registry::Device,
+    routing::Keys,
     uplink::{Link, NoPlace, Place, Return},
 };
 
@@ -24,7 +28,7 @@ use crate::{
 const BEFORE_LOGIN_BYTES: usize = 64 * 1024;
 
 /// What a client should wait before it opens a Session again whose backend is away.
-const RETRY_MS: u64 = 1000;
+pub const RETRY_MS: u64 = 1000;
 
 /// Who is logged in.
 #[derive(Debug, Clone)]
@@ -163,9 +167,9 @@ impl Sessions {
             self.refuse(number, CloseCode::SessionInUse, &reason, 0);
             return Ok(());
         }
-        if open_now >= usize::from(self.ctx.limits.sessions) {
+        if open_now >= usize::from(self.conn.limits.sessions) {
             let reason =
-                format!("a connection may have {} Sessions open", self.ctx.limits.sessions);
+                format!("a connection may have {} Sessions open", self.conn.limits.sessions);
             self.add(Slot::over(number));
             self.refuse(number, CloseCode::TooManySessions, &reason, 0);
             return Ok(());
@@ -174,7 +178,7 @@ impl Sessions {
             number,
             open,
             received: [bytes as u64, 0, 0],
-            granted: self.ctx.limits.uplink_credit,
+            granted: self.conn.limits.uplink_credit,
             batches: Vec::new(),
             upstream: None,
             over: false,
@@ -321,9 +325,8 @@ impl Sessions {
             return;
         }
         let headers = slot.open.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let user = &identity.device.user;
-        let Place { link, route, key } = match self.ctx.links.place(&slot.open.kind, user, headers)
-        {
+        let keys = Keys::new(&identity.device.user, headers);
+        let Place { link, route } = match self.ctx.links.place(&slot.open.kind, &keys) {
             Ok(place) => place,
             Err(NoPlace { code, reason }) => {
                 let number = slot.number;
@@ -334,7 +337,8 @@ impl Sessions {
         };
         let outbox = Arc::clone(&self.conn.outbox);
         let backend = Arc::clone(&route);
-        let registration = self.ctx.hub.register(outbox, slot.number, link.id, route, key);
+        let now = Instant::now();
+        let registration = self.ctx.hub.register(outbox, slot.number, link.id, route, keys, now);
         let headers = std::mem::take(&mut slot.open.headers);
         let open = link::Open {
             session: registration.id,
@@ -344,7 +348,7 @@ impl Sessions {
             generation: identity.generation,
             headers: headers.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             remote: self.conn.remote.to_string(),
-            grace_ms: crate::clock::ms(self.ctx.limits.grace),
+            grace_ms: crate::clock::ms(self.conn.limits.grace),
             early: self.early,
         };
         if !link.send(link::Stream::Control, Item::Open(open), 256, None) {

@@ -30,7 +30,7 @@ fn routing(routes: &[(&str, &str, Policy)], backends: &[(&str, &[&Backend])]) ->
 }
 
 async fn settled(edge: &Edge) {
-    until("the links stand", || edge.readiness.check().is_ok()).await;
+    until("the links stand", || edge.readiness.missing().is_empty()).await;
 }
 
 over! {
@@ -152,6 +152,42 @@ over! {
             client.send(Lane::new(2, Class::Signal), open.to_bytes()).await;
             client.echoes(2).await;
             assert_eq!(access.opened().await.headers["board"], "7");
+        }
+    }
+
+    [quic, tcp]
+    async fn a_change_of_key_moves_only_sessions_that_belong_elsewhere_by_it(via: Via) {
+        let all = [Backend::start().await, Backend::start().await];
+        let edge = Edge::with(&[("access", &all[0])], |_| {}).await;
+        let nodes: Vec<_> = all.iter().collect();
+        let by_user = routing(&[("board", "access", Policy::ConsistentHash)], &[("access", &nodes)]);
+        let mut by_board = by_user.clone();
+        by_board.routes.values_mut().for_each(|route| route.key = Key::Header("board".into()));
+        edge.control.route(by_user).unwrap();
+        settled(&edge).await;
+        // Where each belongs by either key, by the gateway's own function.
+        let hashes = all.each_ref().map(|one| edgeway_gateway::hash(&one.addr.to_string()));
+        let place = |key: &str| Policy::ConsistentHash.first(&hashes, edgeway_gateway::hash(key), 0);
+        let (mut staying, mut moving) = (Vec::new(), Vec::new());
+        for n in 0.. {
+            if staying.len() >= 3 && moving.len() >= 3 {
+                break;
+            }
+            let (user, board) = (format!("user-{n}"), format!("board-{n}"));
+            let mut client = Client::login(&edge, via, &user).await;
+            let headers = vec![("board".into(), board.as_str().into())];
+            let open = Open { session: 1, kind: "board".into(), headers };
+            client.send(Lane::new(1, Class::Signal), open.to_bytes()).await;
+            client.echoes(1).await;
+            let stays = place(&user) == place(&board);
+            if stays { &mut staying } else { &mut moving }.push(client);
+        }
+        edge.control.route(by_board).unwrap();
+        for client in &mut moving {
+            assert_eq!(client.session_code(1).await, CloseCode::BackendLost);
+        }
+        for client in &mut staying {
+            client.echoes(1).await;
         }
     }
 }

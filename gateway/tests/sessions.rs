@@ -257,7 +257,7 @@ over! {
     async fn a_backend_that_is_away_is_told_when_a_session_is_opened_and_it_works_when_it_is_back(via: Via) {
         let (first, second, edge) = start_two().await;
         let addr = second.stop().await;
-        until("the link is lost", || edge.readiness.check().is_err()).await;
+        until("the link is lost", || !edge.readiness.missing().is_empty()).await;
         let mut client = Client::login(&edge, via, "ada").await;
         client.ask(1, "im").await;
         let close = client.session_end(1).await;
@@ -265,7 +265,7 @@ over! {
         assert!(close.retry_after_ms > 0 && close.reason.contains("second"));
         client.is_well().await;
         let _second = Backend::at(addr).await;
-        until("the link stands again", || edge.readiness.check().is_ok()).await;
+        until("the link stands again", || edge.readiness.missing().is_empty()).await;
         if via == Via::Legacy {
             client = Client::login(&edge, via, "ada").await;
             client.open(1, "im").await;
@@ -287,7 +287,7 @@ over! {
         second.lose_links();
         assert_eq!(client.session_code(2).await, CloseCode::BackendLost);
         client.echoes(1).await;
-        until("the link stands again", || edge.readiness.check().is_ok()).await;
+        until("the link stands again", || edge.readiness.missing().is_empty()).await;
         client.open(3, "im").await;
         client.echoes(3).await;
         client.echoes(1).await;
@@ -318,7 +318,7 @@ over! {
         let half = whole.slice(..20);
         let close = edgeway_proto::frame::Close::default().to_bytes();
         for (n, what) in (2u8..).zip(["half a frame", "a huge length", "a frame of the gateway's", "half a publication", "a wrong count", "chat on CONTROL", "signals on BULK", "no such class"]) {
-            until("the link stands", || edge.readiness.check().is_ok()).await;
+            until("the link stands", || edge.readiness.missing().is_empty()).await;
             client.open(n, "im").await;
             let open = second.opened().await;
             second.subscribe(open.session, 5, Class::Chat, Seq::new(1, 0), None);

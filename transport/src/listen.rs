@@ -3,6 +3,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use parking_lot::Mutex;
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -35,6 +36,9 @@ pub enum AcceptError {
 #[derive(Debug, Clone)]
 pub struct QuicListener {
     endpoint: Endpoint,
+    tls: ServerTls,
+    /// What new clients get; none where they are refused.
+    settings: Arc<Mutex<Option<Settings>>>,
 }
 
 impl QuicListener {
@@ -43,18 +47,27 @@ impl QuicListener {
     /// # Errors
     /// The address is in use or not ours.
     pub fn bind(addr: SocketAddr, tls: &ServerTls, settings: Settings) -> io::Result<Self> {
-        let mut config = ServerConfig::with_crypto(Arc::clone(&tls.quic) as _);
-        config
-            .transport_config(server_transport(settings))
-            .max_incoming(MAX_INCOMING)
-            .incoming_buffer_size_total(INCOMING_BYTES);
         let endpoint = Endpoint::new(
             EndpointConfig::default(),
-            Some(config),
+            Some(config(tls, settings)),
             socket::udp(addr)?,
             Arc::new(TokioRuntime),
         )?;
-        Ok(Self { endpoint })
+        Ok(Self { endpoint, tls: tls.clone(), settings: Arc::new(Mutex::new(Some(settings))) })
+    }
+
+    /// Gives new clients other settings. Fewer Sessions take effect above the transport only: a client
+    /// that comes with early data goes by the streams that it was permitted before, and would take fewer for a
+    /// breach (RFC 9000, section 7.4.1).
+    pub fn change(&self, settings: Settings) {
+        let mut current = self.settings.lock();
+        let Some(current) = &mut *current else { return };
+        let settings = Settings { sessions: settings.sessions.max(current.sessions), ..settings };
+        if settings == *current {
+            return;
+        }
+        *current = settings;
+        self.endpoint.set_server_config(Some(config(&self.tls, settings)));
     }
 
     /// Where it listens.
@@ -72,6 +85,8 @@ impl QuicListener {
 
     /// Refuses new clients; those that are connected stay.
     pub fn refuse_new(&self) {
+        let mut settings = self.settings.lock();
+        *settings = None;
         self.endpoint.set_server_config(None);
     }
 
@@ -79,6 +94,15 @@ impl QuicListener {
     pub async fn wait_idle(&self) {
         self.endpoint.wait_idle().await;
     }
+}
+
+fn config(tls: &ServerTls, settings: Settings) -> ServerConfig {
+    let mut config = ServerConfig::with_crypto(Arc::clone(&tls.quic) as _);
+    config
+        .transport_config(server_transport(settings))
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size_total(INCOMING_BYTES);
+    config
 }
 
 /// A client whose first packet has come.

@@ -6,7 +6,7 @@ use crate::congestion::RealtimeConfig;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
 /// What is chosen for every connection of an endpoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Sessions that a connection may have open. Each permitted stream costs memory on an idle
     /// connection (quinn inserts its slot in advance), so few are permitted.

@@ -192,6 +192,12 @@ impl Policy {
         }
     }
 
+    /// Changes how much may be queued and in flight. Above a smaller bound nothing is shed at once: the next
+    /// push finds it full.
+    pub fn set_bound(&mut self, outbox_bytes: usize) {
+        self.limits.outbox_bytes = outbox_bytes;
+    }
+
     /// The client understands copies of frames.
     pub fn enable_repair(&mut self) {
         self.enable_repair = true;

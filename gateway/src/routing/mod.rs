@@ -7,10 +7,13 @@ mod route;
 use std::collections::BTreeMap;
 
 pub use policy::{Policy, hash};
-pub use route::{Key, RawRoute, Route, Routes};
+pub use route::{Key, Keys, RawRoute, Route, Routes};
 
 /// Section `[backends]`: the instances of each backend, `host:port`.
 pub type RawBackends = BTreeMap<String, Vec<String>>;
+
+/// Backends that no route names, and that Sessions need all the same: they publish to those that access has.
+pub const PUBLISHERS: [&str; 2] = ["room", "peer"];
 
 /// What the config says of where Sessions go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -94,23 +94,35 @@ impl Key {
             )),
         }
     }
+}
 
-    /// The hash of a Session's key.
+/// All that a Session may be routed by, as hashes: kept with it, so that after a change of routes it is
+/// known where it belongs.
+#[derive(Debug)]
+pub struct Keys {
+    user: u64,
+    /// Names and values, in the order of the opening.
+    headers: Box<[(u64, u64)]>,
+}
+
+impl Keys {
+    /// Of a Session of this user, with the headers of its opening.
+    pub fn new<'a>(user: &str, headers: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let headers = headers.map(|(name, value)| (hash(name), hash(value)));
+        Self { user: hash(user), headers: headers.collect() }
+    }
+
+    /// The hash of what a route goes by.
     ///
     /// # Errors
     /// The opening lacks the header.
-    pub fn hash<'a>(
-        &self,
-        user: &str,
-        mut headers: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Result<u64, String> {
-        match self {
-            Self::User => Ok(hash(user)),
-            Self::Header(name) => match headers.find(|(header, _)| header == name) {
-                Some((_, value)) => Ok(hash(value)),
-                None => Err(format!("its opening has no header `{name}`, by which it is routed")),
-            },
-        }
+    pub fn of(&self, key: &Key) -> Result<u64, String> {
+        let Key::Header(name) = key else { return Ok(self.user) };
+        let wanted = hash(name);
+        let found = self.headers.iter().find(|(name, _)| *name == wanted);
+        found
+            .map(|(_, value)| *value)
+            .ok_or_else(|| format!("its opening has no header `{name}`, by which it is routed"))
     }
 }
 
@@ -148,9 +160,10 @@ mod tests {
     #[test]
     fn a_session_without_the_header_is_told_which_it_lacks() {
         let key = Key::parse("room").unwrap();
-        let headers = [("board", "7"), ("room", "lesson-1")];
-        assert_eq!(key.hash("ada", headers.into_iter()), Ok(hash("lesson-1")));
-        assert!(key.hash("ada", headers.into_iter().take(1)).unwrap_err().contains("`room`"));
-        assert_eq!(Key::User.hash("ada", [].into_iter()), Ok(hash("ada")));
+        let headers = [("board", "7"), ("room", "lesson-1"), ("room", "lesson-2")];
+        let keys = |headers: &[_]| Keys::new("ada", headers.iter().copied());
+        assert_eq!(keys(&headers).of(&key), Ok(hash("lesson-1")));
+        assert!(keys(&headers[..1]).of(&key).unwrap_err().contains("`room`"));
+        assert_eq!(keys(&[]).of(&Key::User), Ok(hash("ada")));
     }
 }

@@ -28,7 +28,7 @@ pub use queue::Return;
 
 use crate::{
     hub::Hub,
-    routing::{self, Policy, Route, Routing},
+    routing::{self, Keys, PUBLISHERS, Policy, Route, Routing},
 };
 
 /// A link that stands.
@@ -77,6 +77,15 @@ struct Table {
     backends: HashMap<String, Instances>,
 }
 
+impl Table {
+    /// The backends that a route or the login names, and those that publish to the Sessions of another one.
+    fn needed(&self) -> HashSet<&str> {
+        let named = self.routes.values().map(|route| route.backend.as_str());
+        let publish = PUBLISHERS.into_iter().filter(|name| self.backends.contains_key(*name));
+        named.chain([self.login.as_str()]).chain(publish).collect()
+    }
+}
+
 /// The instances of a backend, in the order of their addresses: the same on every gateway.
 #[derive(Debug, Default)]
 struct Instances {
@@ -106,8 +115,6 @@ pub struct Place {
     pub link: Arc<Link>,
     /// The route that led there.
     pub route: Arc<Route>,
-    /// The hash of its key.
-    pub key: u64,
 }
 
 /// Why there is no place for a Session.
@@ -248,36 +255,55 @@ impl Links {
         Ok(())
     }
 
-    /// The backends that cannot be reached now, by address.
+    /// The instances that cannot be reached now, with their backends.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let kept = self.kept.lock();
-        let missing = kept.nodes.values().filter(|(node, _)| node.link().is_none());
-        missing.map(|(node, _)| node.addr.clone()).collect()
+        let table = Arc::clone(&self.table.read());
+        let mut missing: Vec<_> = table
+            .backends
+            .iter()
+            .flat_map(|(name, all)| {
+                let away = all.nodes.iter().filter(|node| node.link().is_none());
+                away.map(move |node| format!("{name} at {}", node.addr))
+            })
+            .collect();
+        missing.sort();
+        missing
+    }
+
+    /// The backends that Sessions or logins need and of which no instance can be reached now, with their addresses.
+    #[must_use]
+    pub fn unserved(&self) -> Vec<String> {
+        let table = Arc::clone(&self.table.read());
+        let mut unserved = Vec::new();
+        for name in table.needed() {
+            let nodes = table.backends.get(name).map_or(&[][..], |all| &all.nodes);
+            if nodes.iter().all(|node| node.link().is_none()) {
+                let addrs: Vec<_> = nodes.iter().map(|node| node.addr.as_str()).collect();
+                unserved.push(format!("{name} ({})", addrs.join(", ")));
+            }
+        }
+        unserved.sort();
+        unserved
     }
 
     /// The place of a Session among the instances that can be reached.
     ///
     /// # Errors
     /// What the client is to be told.
-    pub fn place<'a>(
-        &self,
-        kind: &str,
-        user: &str,
-        headers: impl Iterator<Item = (&'a str, &'a str)>,
-    ) -> Result<Place, NoPlace> {
+    pub fn place(&self, kind: &str, keys: &Keys) -> Result<Place, NoPlace> {
         let table = Arc::clone(&self.table.read());
         let Some(route) = table.routes.get(kind) else {
             let reason = format!("no route for Session type `{kind}`");
             return Err(NoPlace { code: CloseCode::NoRoute, reason });
         };
-        let key = route.key.hash(user, headers).map_err(|problem| NoPlace {
+        let key = keys.of(&route.key).map_err(|problem| NoPlace {
             code: CloseCode::NoRoute,
             reason: format!("no route for this Session of type `{kind}`: {problem}"),
         })?;
         let instances = table.backends.get(&route.backend);
         match instances.and_then(|instances| instances.pick(route.policy, key)) {
-            Some((_, link)) => Ok(Place { link, route: Arc::clone(route), key }),
+            Some((_, link)) => Ok(Place { link, route: Arc::clone(route) }),
             None => Err(NoPlace {
                 code: CloseCode::BackendUnavailable,
                 reason: format!("backend `{}` cannot be reached", route.backend),

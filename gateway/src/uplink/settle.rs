@@ -37,17 +37,14 @@ enum Standing {
 impl Table {
     fn standing(&self, session: &Session) -> Standing {
         let Some(route) = self.routes.get(&session.route.kind) else { return Standing::NoRoute };
-        if route.key != session.route.key {
-            return Standing::Moves;
-        }
         let Some(instances) = self.backends.get(&route.backend) else { return Standing::NoRoute };
         let is_its = |link: &Arc<Link>| link.id == session.link;
         let stays = if route.policy.is_keyed() {
-            match instances.pick(route.policy, session.key) {
-                Some((_, link)) => is_its(&link),
-                // Nowhere to go: its own link is lost too, which closes it, or it is on its way out.
-                None => false,
-            }
+            let key = session.keys.of(&route.key);
+            // Without the header that it is routed by now, it is told so when it is opened anew. With nowhere to go,
+            // its own link is lost too, which closes it, or on its way out.
+            let place = key.ok().and_then(|key| instances.pick(route.policy, key));
+            place.is_some_and(|(_, link)| is_its(&link))
         } else {
             instances.nodes.iter().filter_map(|node| node.link()).any(|link| is_its(&link))
         };
@@ -89,10 +86,7 @@ impl Links {
                 }
             }
             if let Some(link) = links.get(&session.link) {
-                // The client has not left: its place is kept for when it comes by another way.
-                let close =
-                    link::Close { session: session.id, lost: true, ..link::Close::default() };
-                link.send(link::Stream::Control, Item::Close(close), 0, None);
+                tell_closed(link, &session);
             }
             if (moved + ended).is_multiple_of(AT_A_TIME) {
                 tokio::time::sleep(PAUSE).await;
@@ -100,6 +94,17 @@ impl Links {
         }
         if moved + ended > 0 {
             info!(moved, ended, "Sessions follow the routes");
+        }
+    }
+
+    /// Ends Sessions whose backends do not answer their openings: both sides are told.
+    pub fn give_up(&self, sessions: &[Arc<Session>], reason: &str, retry_after_ms: u64) {
+        let links = self.by_id();
+        for session in sessions {
+            session.close(CloseCode::BackendUnavailable, reason, retry_after_ms);
+            if let Some(link) = links.get(&session.link) {
+                tell_closed(link, session);
+            }
         }
     }
 
@@ -125,4 +130,11 @@ impl Links {
         let nodes = kept.nodes.values().chain(&kept.retiring).map(|(node, _)| node);
         nodes.filter_map(|node| node.link()).map(|link| (link.id, link)).collect()
     }
+}
+
+/// Tells a backend that a Session is over for it. The client has not left: its place is kept for when it comes
+/// by another way.
+fn tell_closed(link: &Link, session: &Session) {
+    let close = link::Close { session: session.id, lost: true, ..link::Close::default() };
+    link.send(link::Stream::Control, Item::Close(close), 0, None);
 }

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -56,6 +56,7 @@ struct Shared {
     lost: Mutex<CancellationToken>,
     generation: AtomicU64,
     streams: AtomicU64,
+    mute: AtomicBool,
 }
 
 impl Shared {
@@ -92,6 +93,7 @@ impl Backend {
             lost: Mutex::default(),
             generation: AtomicU64::new(0),
             streams: AtomicU64::new(0),
+            mute: AtomicBool::new(false),
         });
         let stop = CancellationToken::new();
         let handle = Handle(Arc::clone(&shared));
@@ -181,6 +183,11 @@ impl Backend {
         }
     }
 
+    /// Whether it leaves openings unanswered.
+    pub fn mute(&self, mute: bool) {
+        self.shared.mute.store(mute, Ordering::Release);
+    }
+
     /// Streams of links that gateways have not ended.
     pub fn streams(&self) -> u64 {
         self.shared.streams.load(Ordering::Acquire)
@@ -254,6 +261,9 @@ impl Handle {
             up_item::Item::Open(open) => {
                 let session = open.session;
                 let _ = self.0.events.send(Event::Open(open));
+                if self.0.mute.load(Ordering::Acquire) {
+                    return;
+                }
                 Item::Opened(Opened { session })
             }
             up_item::Item::Data(data) => {

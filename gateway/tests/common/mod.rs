@@ -65,6 +65,8 @@ pub struct Edge {
     pub ca: Vec<u8>,
     pub readiness: edgeway_gateway::Readiness,
     pub control: edgeway_gateway::Control,
+    /// As it was started with.
+    pub routing: edgeway_gateway::Routing,
     pub shutdown: CancellationToken,
     pub task: tokio::task::JoinHandle<()>,
 }
@@ -80,7 +82,7 @@ impl Edge {
         let addrs: Vec<_> =
             backends.iter().map(|(name, b)| ((*name).to_owned(), b.addr.to_string())).collect();
         let edge = Self::of_addresses(&addrs, change);
-        until("the links stand", || edge.readiness.check().is_ok()).await;
+        until("the links stand", || edge.readiness.missing().is_empty()).await;
         edge
     }
 
@@ -106,6 +108,7 @@ impl Edge {
         let pem = (certs.cert_pem.into_bytes(), certs.key_pem.into_bytes());
         let mut config = validate(raw, backends, Some(pem)).unwrap();
         config.plain = Some(plain.parse().unwrap());
+        let routing = config.routing.clone();
         let gateway = Gateway::bind(config).unwrap();
         let shutdown = CancellationToken::new();
         let (quic, tcp) = (gateway.quic_addr().unwrap(), gateway.tcp_addr().unwrap());
@@ -116,7 +119,7 @@ impl Edge {
         let tls = ClientTls::new(&Trust::Ca(certs.ca_pem.clone().into_bytes())).unwrap();
         let dialer = Dialer::new(tls, Settings::default());
         let ca = certs.ca_pem.into_bytes();
-        Self { quic, tcp, plain, dialer, ca, readiness, control, shutdown, task }
+        Self { quic, tcp, plain, dialer, ca, readiness, control, routing, shutdown, task }
     }
 
     /// Ends it in order.
