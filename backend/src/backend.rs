@@ -1,25 +1,33 @@
 //! One backend process: the sole place where its parts are put together.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use edgeway_proto::{
     auth::auth_server::AuthServer,
     link::{Welcome, backend_server::BackendServer},
     rooms::rooms_server::RoomsServer,
 };
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::{Access, Node, Owners},
     auth::{Auth, TokenKey},
     config::{Config, ConfigProblem, HistorySync, RedisConfig, StoreConfig},
+    control::{Control, owner_config},
     http2,
     links::{LinkService, Links},
     roles::{Role, Roles},
     room::Kind,
-    shard::{Gateways, Owner, OwnerConfig},
-    store::{Durability, Embedded, EmbeddedOptions, Redis, RedisOptions, Store, StoreError},
+    shard::{Gateways, Owner},
+    store::{
+        Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisOptions, Store, StoreError,
+    },
     uplink::{Dialler, UplinkService},
 };
 
@@ -27,6 +35,10 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long peers may then take to read what is queued for them.
 const FLUSH: Duration = Duration::from_secs(2);
+/// Between two tries to open a store whose servers are not there.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// Connections that wait to be accepted: two of each gateway, and one of each access, at once.
+const BACKLOG: u32 = 1024;
 
 /// Why a backend does not start. All are for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +84,7 @@ pub struct Backend {
     auth: Option<Auth>,
     room: Option<Owner>,
     peer: Option<Owner>,
+    control: Control,
     store: Option<Arc<dyn Store>>,
     /// The owners' tasks, which stop before those that carry their answers.
     owner_tasks: TaskTracker,
@@ -116,27 +129,42 @@ pub fn check_roles(config: &Config, roles: Roles) -> Vec<ConfigProblem> {
 }
 
 impl Backend {
-    /// Opens the store and binds the address. Must be called within a tokio runtime.
+    /// Opens the store and binds the address. Must be called within a tokio runtime. The servers of a store that
+    /// are not there yet are waited for.
     ///
     /// # Errors
     /// Where anything that the roles need cannot be had.
     pub async fn start(config: Config, roles: Roles) -> Result<Self, StartError> {
+        Self::start_telling(config, roles, |_| {}).await
+    }
+
+    /// The same; `tell` is told what is waited for, again and again while it is.
+    ///
+    /// # Errors
+    /// Where anything that the roles need cannot be had.
+    pub async fn start_telling(
+        config: Config,
+        roles: Roles,
+        tell: impl Fn(String),
+    ) -> Result<Self, StartError> {
         let problems = check_roles(&config, roles);
         if !problems.is_empty() {
             return Err(StartError::Config(problems));
         }
         let addr = config.listen;
         let listen = |source| StartError::Listen { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(listen)?;
-        let local_addr = listener.local_addr().map_err(listen)?;
+        // Bound, so that an address that is taken is told at once; not listened on before there is somebody to answer.
+        let socket = bind(addr).map_err(listen)?;
+        let local_addr = socket.local_addr().map_err(listen)?;
         let welcome = Welcome { backend: random()?, name: config.name.clone() };
         let links = Links::new(welcome);
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let store = if roles.has(Role::Room) || roles.has(Role::Peer) {
-            Some(open_store(&config).await?)
+            Some(open_store(&config, tell).await?)
         } else {
             None
         };
+        let listener = socket.listen(BACKLOG).map_err(listen)?;
         let start = |role, kind| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
@@ -146,9 +174,10 @@ impl Backend {
         let room = start(Role::Room, Kind::Room);
         let peer = start(Role::Peer, Kind::Inbox);
         let tasks = TaskTracker::new();
+        let rooms_per_session = Arc::new(AtomicUsize::new(config.rooms.per_session));
         let access = if roles.has(Role::Access) {
             let owners = owners(&config, local_addr, room.as_ref(), peer.as_ref())?;
-            Some(Access::new(owners, config.rooms.per_session, tasks.clone()))
+            Some(Access::new(owners, Arc::clone(&rooms_per_session), tasks.clone()))
         } else {
             None
         };
@@ -160,6 +189,8 @@ impl Backend {
             }
             None => None,
         };
+        let owners = room.iter().chain(&peer).map(Owner::live_config).collect();
+        let control = Control::new(owners, rooms_per_session, auth.clone());
         Ok(Self {
             listener,
             local_addr,
@@ -168,6 +199,7 @@ impl Backend {
             auth,
             room,
             peer,
+            control,
             store,
             owner_tasks,
             stop_owners,
@@ -179,6 +211,12 @@ impl Backend {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Changes it while it runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// For the health endpoint.
@@ -244,13 +282,22 @@ impl Backend {
     }
 }
 
+fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As a listener has it that tokio binds by itself: a restart finds its address free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
+}
+
 fn random() -> Result<u64, StartError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(StartError::Random)?;
     Ok(u64::from_le_bytes(bytes))
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+/// A store on servers that are not there yet is waited for; `tell` learns why.
+async fn open_store(config: &Config, tell: impl Fn(String)) -> Result<Arc<dyn Store>, StartError> {
     match &config.store {
         StoreConfig::Embedded => {
             let place = format!("in {}", config.data_dir.display());
@@ -259,8 +306,18 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
         }
         StoreConfig::Redis(redis) => {
             let place = format!("on {}", redis.state);
-            let opened = open_redis(redis).await;
-            Ok(Arc::new(opened.map_err(|source| StartError::Store { place, source })?))
+            loop {
+                match open_redis(redis).await {
+                    Ok(store) => return Ok(Arc::new(store)),
+                    Err(NotOpened { error, may_pass: true }) => {
+                        tell(format!("waits for the store {place}: {error}"));
+                        tokio::time::sleep(STORE_PAUSE).await;
+                    }
+                    Err(NotOpened { error: source, .. }) => {
+                        return Err(StartError::Store { place, source });
+                    }
+                }
+            }
         }
     }
 }
@@ -276,7 +333,7 @@ async fn open_embedded(config: &Config) -> Result<Embedded, StoreError> {
     opened.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
 }
 
-async fn open_redis(config: &RedisConfig) -> Result<Redis, StoreError> {
+async fn open_redis(config: &RedisConfig) -> Result<Redis, NotOpened> {
     let RedisConfig { state, history, prefix, ca } = config.clone();
     let ca_pem = match ca {
         None => None,
@@ -290,16 +347,6 @@ async fn open_redis(config: &RedisConfig) -> Result<Redis, StoreError> {
         }
     };
     Redis::open(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) }).await
-}
-
-fn owner_config(config: &Config) -> OwnerConfig {
-    let mut owner =
-        OwnerConfig { create_rooms: config.rooms.create_on_join, ..OwnerConfig::default() };
-    owner.room.chat_per_second = config.rooms.chat_per_second;
-    owner.room.chat_batch = config.rooms.chat_batch;
-    owner.room.members_max = config.rooms.max_members;
-    owner.room.chat_history = config.history_chat;
-    owner
 }
 
 /// The owners that access passes things on to. One that is listed under this process's own address

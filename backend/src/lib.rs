@@ -12,6 +12,7 @@ mod access;
 pub mod auth;
 mod backend;
 pub mod config;
+mod control;
 mod http2;
 mod links;
 mod queue;
@@ -23,4 +24,5 @@ mod uplink;
 mod warn;
 
 pub use backend::{Backend, Readiness, StartError, check_roles};
+pub use control::Control;
 pub use roles::{Role, Roles, UnknownRole};

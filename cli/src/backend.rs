@@ -75,8 +75,10 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
 async fn backend(settings: Settings, roles: Roles, mut server: Server) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
-    let grpc = server.add_backend(settings.backend, roles).await?;
     let http = server.add_http(settings.process.http, metrics).await?;
+    let Some(grpc) = server.add_backend(settings.backend, roles, &shutdown).await? else {
+        return Ok(());
+    };
     let running = server.start();
     if running.wait_ready(&shutdown).await {
         let mut values = vec![("grpc", grpc.to_string())];

@@ -1,6 +1,10 @@
 //! HTTP beside the product: metrics for Prometheus, health for whoever restarts processes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::Context;
 use axum::{
@@ -11,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +24,40 @@ use crate::reload::Reload;
 /// Histograms keep what was observed since the last upkeep: as often as they are scraped will do.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Why the process cannot serve now; nothing where it can.
-pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// Why the process cannot serve now; where it can, what it does not reach and need not.
+pub type Ready = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
+
+/// What is served of a process: there before all of its parts are.
+#[derive(Default)]
+pub struct Health {
+    /// What is waited for until then.
+    starting: Mutex<String>,
+    started: OnceLock<(Ready, Arc<Reload>)>,
+}
+
+impl Health {
+    /// The process is not there yet, and waits for this.
+    pub fn waits_for(&self, what: String) {
+        *self.starting.lock() = what;
+    }
+
+    /// All parts are there.
+    pub fn started(&self, ready: Ready, reload: Arc<Reload>) {
+        // Once for each process.
+        let _ = self.started.set((ready, reload));
+    }
+
+    /// Whether clients can be served.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub fn ready(&self) -> Result<Vec<String>, String> {
+        match self.started.get() {
+            Some((ready, _)) => ready(),
+            None => Err(format!("it starts: {}", self.starting.lock())),
+        }
+    }
+}
 
 /// An HTTP listener that is bound.
 pub struct Http {
@@ -31,8 +68,7 @@ pub struct Http {
 #[derive(Clone)]
 struct Served {
     metrics: PrometheusHandle,
-    ready: Ready,
-    reload: Arc<Reload>,
+    health: Arc<Health>,
 }
 
 /// Starts to record metrics: before anything counts.
@@ -65,9 +101,9 @@ impl Http {
     }
 
     /// Serves until `stop`.
-    pub async fn serve(self, ready: Ready, reload: Arc<Reload>, stop: CancellationToken) {
+    pub async fn serve(self, health: Arc<Health>, stop: CancellationToken) {
         let Self { listener, metrics } = self;
-        let served = Served { metrics: metrics.clone(), ready, reload };
+        let served = Served { metrics: metrics.clone(), health };
         let router = Router::new()
             .route("/metrics", get(|State(s): State<Served>| async move { s.metrics.render() }))
             .route("/healthz", get(|| async { "ok\n" }))
@@ -86,15 +122,20 @@ impl Http {
 }
 
 async fn readyz(State(served): State<Served>) -> impl IntoResponse {
-    match (served.ready)() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+    match served.health.ready() {
+        Ok(away) if away.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(away) => (StatusCode::OK, format!("ready\nnot reached: {}\n", away.join(", "))),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
 /// The config is read again: what has changed, a line each, or all that is wrong with it.
 async fn reload_config(State(served): State<Served>) -> impl IntoResponse {
-    match served.reload.now() {
+    let Some((_, reload)) = served.health.started.get() else {
+        let text = "not started yet: the file is read when it is\n".to_owned();
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
+    };
+    match reload.now() {
         Ok(changes) => {
             let lines: String = changes.lines().map(|line| line + "\n").collect();
             let text = if lines.is_empty() { "nothing to change\n".to_owned() } else { lines };

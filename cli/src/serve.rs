@@ -15,13 +15,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{GatewaySettings, Process, Settings, Use},
     failure::{Outcome, in_one_line},
-    http::{self, Http, Ready},
+    http::{self, Health, Http, Ready},
     logging,
     reload::{Complete, Load, Reload},
 };
 
 /// How often readiness is looked at while a process starts.
 const LOOK: Duration = Duration::from_millis(20);
+/// What could serve, but has not reached all that it was told of, waits for that as long.
+const THE_REST: Duration = Duration::from_secs(1);
 /// How often a process that waits for others says so.
 const REMIND: Duration = Duration::from_secs(5);
 
@@ -69,13 +71,15 @@ pub struct Server {
     edge: Handle,
     gateway: Option<Gateway>,
     backend: Option<Backend>,
-    http: Option<Http>,
+    health: Arc<Health>,
+    http: Option<Task>,
     reload: Reload,
+    broken: CancellationToken,
 }
 
 /// A process that serves.
 pub struct Running {
-    ready: Ready,
+    health: Arc<Health>,
     tasks: Vec<Task>,
     /// Cancelled where a part ends that nobody told to.
     broken: CancellationToken,
@@ -89,22 +93,50 @@ struct Task {
 
 impl Server {
     fn new(edge: Handle, reload: Reload) -> Self {
-        Self { edge, gateway: None, backend: None, http: None, reload }
+        Self {
+            edge,
+            gateway: None,
+            backend: None,
+            health: Arc::default(),
+            http: None,
+            reload,
+            broken: CancellationToken::new(),
+        }
     }
 
-    /// Opens the store and binds the backend; gives where it listens.
+    /// Opens the store and binds the backend; gives where it listens. A store on servers that are not there yet is
+    /// waited for, and `None` given where `shutdown` comes first.
     ///
     /// # Errors
-    /// Where the data directory or the address cannot be used.
+    /// Where the data directory, the store or the address cannot be used.
     pub async fn add_backend(
         &mut self,
         config: edgeway_backend::config::Config,
         roles: Roles,
-    ) -> anyhow::Result<SocketAddr> {
-        let backend = Backend::start(config, roles).await.map_err(with_hint)?;
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        self.health.waits_for("it opens its store".to_owned());
+        let starting = Backend::start_telling(config, roles, |what| self.health.waits_for(what));
+        let reminding = async {
+            loop {
+                tokio::time::sleep(REMIND).await;
+                if let Err(why) = self.health.ready() {
+                    tracing::warn!("not ready yet: {why}");
+                }
+            }
+        };
+        let backend = tokio::select! {
+            started = starting => started.map_err(with_hint)?,
+            () = reminding => return Ok(None),
+            () = shutdown.cancelled() => {
+                tracing::info!("stopped");
+                return Ok(None);
+            }
+        };
         let addr = backend.local_addr();
+        self.reload.backend(backend.control());
         self.backend = Some(backend);
-        Ok(addr)
+        Ok(Some(addr))
     }
 
     /// Binds the gateway; gives its addresses, `quic=...` and so on. `complete` adds to its settings what
@@ -133,7 +165,8 @@ impl Server {
         Ok(addrs.into_iter().filter_map(|(name, addr)| Some((name, addr?))).collect())
     }
 
-    /// Binds metrics and health, where they are on; gives where.
+    /// Serves metrics and health, where they are on; gives where. First of all: they tell also what a process waits
+    /// for before it starts.
     ///
     /// # Errors
     /// Where the address cannot be listened on.
@@ -145,18 +178,22 @@ impl Server {
         let Some(addr) = addr else { return Ok(None) };
         let http = Http::bind(addr, metrics).await.map_err(with_hint)?;
         let addr = http.addr()?;
-        self.http = Some(http);
+        let health = Arc::clone(&self.health);
+        let serve = async move |stop| {
+            http.serve(health, stop).await;
+            Ok(())
+        };
+        self.http = Some(Task::spawn("http", &Handle::current(), &self.broken, serve));
         Ok(Some(addr))
     }
 
     /// Begins to serve.
     pub fn start(self) -> Running {
-        let Self { edge, gateway, backend, http, reload } = self;
+        let Self { edge, gateway, backend, health, http, reload, broken } = self;
         let reload = Arc::new(reload);
-        let ready = ready(gateway.as_ref(), backend.as_ref());
-        let broken = CancellationToken::new();
+        health.started(ready(gateway.as_ref(), backend.as_ref()), Arc::clone(&reload));
         let core = Handle::current();
-        let mut running = Running { ready: Arc::clone(&ready), tasks: Vec::new(), broken };
+        let mut running = Running { health, tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {
             running.spawn("gateway", &edge, |stop| async {
                 gateway.run(stop).await;
@@ -166,13 +203,7 @@ impl Server {
         if let Some(backend) = backend {
             running.spawn("backend", &core, |stop| async { Ok(backend.run(stop).await?) });
         }
-        let reload_by_http = Arc::clone(&reload);
-        if let Some(http) = http {
-            running.spawn("http", &core, |stop| async {
-                http.serve(ready, reload_by_http, stop).await;
-                Ok(())
-            });
-        }
+        running.tasks.extend(http);
         running.spawn("watch over the config", &core, |stop| reload.watch(stop));
         running
     }
@@ -183,8 +214,30 @@ fn ready(gateway: Option<&Gateway>, backend: Option<&Backend>) -> Ready {
     let backend = backend.map(Backend::readiness);
     Arc::new(move || {
         gateway.as_ref().map_or(Ok(()), |r| r.check())?;
-        backend.as_ref().map_or(Ok(()), |r| r.ready())
+        backend.as_ref().map_or(Ok(()), |r| r.ready())?;
+        Ok(gateway.as_ref().map(|r| r.missing()).unwrap_or_default())
     })
+}
+
+impl Task {
+    fn spawn<F>(
+        name: &'static str,
+        runtime: &Handle,
+        broken: &CancellationToken,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) -> Self
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let part = run(stop.clone());
+        let ended = broken.clone().drop_guard();
+        let task = runtime.spawn(async move {
+            let _ended = ended;
+            part.await
+        });
+        Self { name, stop, task }
+    }
 }
 
 impl Running {
@@ -196,24 +249,27 @@ impl Running {
     ) where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let stop = CancellationToken::new();
-        let part = run(stop.clone());
-        let ended = self.broken.clone().drop_guard();
-        let task = runtime.spawn(async move {
-            let _ended = ended;
-            part.await
-        });
-        self.tasks.push(Task { name, stop, task });
+        let task = Task::spawn(name, runtime, &self.broken, run);
+        self.tasks.push(task);
     }
 
-    /// Waits until clients can be served; false where `shutdown` comes first, or the end of a part.
+    /// Waits until clients can be served; false where `shutdown` comes first, or the end of a part. What is not
+    /// needed for that is given a moment, and then told.
     pub async fn wait_ready(&self, shutdown: &CancellationToken) -> bool {
-        let mut waited = Duration::ZERO;
+        let (mut waited, mut rest) = (Duration::ZERO, THE_REST);
         loop {
-            let Err(why) = (self.ready)() else { return true };
-            if waited >= REMIND {
-                tracing::warn!("not ready yet: {why}");
-                waited = Duration::ZERO;
+            match self.health.ready() {
+                Ok(away) if away.is_empty() => return true,
+                Ok(away) if rest.is_zero() => {
+                    tracing::warn!("ready, but not reached yet: {}", away.join(", "));
+                    return true;
+                }
+                Ok(_) => rest = rest.saturating_sub(LOOK),
+                Err(why) if waited >= REMIND => {
+                    tracing::warn!("not ready yet: {why}");
+                    waited = Duration::ZERO;
+                }
+                Err(_) => {}
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => waited += LOOK,

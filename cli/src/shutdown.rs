@@ -16,6 +16,8 @@ const FORCED: i32 = 130;
 pub fn on_signals() -> anyhow::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    // SIGHUP would end a process that waits for something and does not listen for it yet.
+    let _listening = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let shutdown = CancellationToken::new();
     let asked = shutdown.clone();
     tokio::spawn(async move {

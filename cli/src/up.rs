@@ -74,7 +74,10 @@ async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
         false => None,
     };
     let ca = certs.as_ref().map(|certs| certs.ca_path.clone());
-    let roles_at = server.add_backend(backend, Roles::all()).await?;
+    let http = server.add_http(process.http, metrics).await?;
+    let Some(roles_at) = server.add_backend(backend, Roles::all(), &shutdown).await? else {
+        return Ok(());
+    };
     let complete = move |settings: GatewaySettings| {
         let settings = settings.with_roles_at(roles_at);
         match &certs {
@@ -83,7 +86,6 @@ async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
         }
     };
     let clients = server.add_gateway(gateway, Box::new(complete))?;
-    let http = server.add_http(process.http, metrics).await?;
     let running = server.start();
     if running.wait_ready(&shutdown).await {
         say(&Welcome { clients, http, data_dir, ca, for_development }.to_string());

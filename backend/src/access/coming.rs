@@ -60,7 +60,7 @@ impl Access {
     ) -> Result<(), Fatal> {
         let session = identity.session;
         let older = self.claim(&identity)?.filter(|older| *older != session);
-        let mut opened = Session::new(identity.clone(), self.0.rooms_max);
+        let mut opened = Session::new(identity.clone(), Arc::clone(&self.0.rooms_max));
         if let Some(older) = older {
             let places = self.take_over(older, grace).await;
             opened.adopt(older, places);
@@ -105,7 +105,7 @@ impl Access {
             }
             names = self.0.table.with(current, |e| e.session.names()).unwrap_or_default();
         }
-        let mut session = Session::new(identity, self.0.rooms_max);
+        let mut session = Session::new(identity, Arc::clone(&self.0.rooms_max));
         session.begin_early(names);
         let link = Arc::clone(link);
         if !self.0.table.insert(Entry {

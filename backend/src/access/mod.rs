@@ -13,7 +13,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use bytes::Bytes;
 use edgeway_proto::{
@@ -42,12 +45,13 @@ pub(crate) struct Access(Arc<Inner>);
 pub(crate) struct Inner {
     table: Table,
     owners: Owners,
-    rooms_max: usize,
+    rooms_max: Arc<AtomicUsize>,
     tasks: TaskTracker,
 }
 
 impl Access {
-    pub(crate) fn new(owners: Owners, rooms_max: usize, tasks: TaskTracker) -> Self {
+    /// `rooms_max` are the rooms that a Session may be in; it may be changed.
+    pub(crate) fn new(owners: Owners, rooms_max: Arc<AtomicUsize>, tasks: TaskTracker) -> Self {
         Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
     }
 

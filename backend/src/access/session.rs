@@ -3,7 +3,13 @@
 
 mod places;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use edgeway_proto::{
@@ -43,7 +49,8 @@ pub(super) struct Identity {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) identity: Identity,
-    rooms_max: usize,
+    /// Of all Sessions: it may change.
+    rooms_max: Arc<AtomicUsize>,
     groups: HashMap<u64, Group>,
     /// Boxed: few have any.
     past: Option<Box<places::Past>>,
@@ -93,7 +100,7 @@ enum Step {
 }
 
 impl Session {
-    pub(super) fn new(identity: Identity, rooms_max: usize) -> Self {
+    pub(super) fn new(identity: Identity, rooms_max: Arc<AtomicUsize>) -> Self {
         Self {
             identity,
             rooms_max,
@@ -261,8 +268,9 @@ impl Session {
         if join.request == 0 {
             return Err(protocol("a request's number must not be 0"));
         }
-        if self.groups.len() + self.joins.len() >= self.rooms_max {
-            let detail = format!("at most {} rooms at a time", self.rooms_max);
+        let rooms_max = self.rooms_max.load(Ordering::Relaxed);
+        if self.groups.len() + self.joins.len() >= rooms_max {
+            let detail = format!("at most {rooms_max} rooms at a time");
             out.push(error(join.request, ErrorCode::TooManyRooms, detail));
             return Ok(Step::Done);
         }

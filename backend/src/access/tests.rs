@@ -35,7 +35,7 @@ fn session(kind: SessionType) -> Session {
         device: "phone".into(),
         generation: 7,
     };
-    Session::new(identity, 3)
+    Session::new(identity, std::sync::Arc::new(3.into()))
 }
 
 fn encode(frames: &[Frame]) -> Bytes {

@@ -24,11 +24,15 @@ use edgeway_proto::{
     frame::method,
     limits,
 };
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 pub(crate) use self::names::{check_name, check_user};
-use self::{generations::Generations, token::Claim};
+use self::{
+    generations::Generations,
+    token::{Claim, Who},
+};
 pub use self::{
     password::{HashProblem, PasswordHash},
     token::TokenKey,
@@ -57,15 +61,39 @@ pub struct Auth {
 
 #[derive(Debug)]
 struct Shared {
-    mode: config::Auth,
+    users: RwLock<Arc<Users>>,
     /// Hashing takes a core and 19 MiB for each login: as many at a time as there are cores.
     hashing: Arc<Semaphore>,
     waiting: AtomicUsize,
-    /// What a login of an unknown user is checked against, so that it takes as long.
-    decoy: Option<PasswordHash>,
     generations: Generations,
     key: TokenKey,
     devices: Arc<dyn Resumable>,
+}
+
+/// Who may log in; changed as a whole.
+#[derive(Debug)]
+struct Users {
+    mode: config::Auth,
+    /// What a login of an unknown user is checked against, so that it takes as long.
+    decoy: Option<PasswordHash>,
+}
+
+impl Users {
+    fn new(mode: config::Auth) -> Arc<Self> {
+        let decoy = match &mode {
+            config::Auth::Development => None,
+            config::Auth::Passwords(users) => users.values().max_by_key(|h| h.cost()).cloned(),
+        };
+        Arc::new(Self { mode, decoy })
+    }
+
+    /// What this user's tokens are bound to; none where there is no such user.
+    fn proof(&self, user: &str) -> Option<String> {
+        match &self.mode {
+            config::Auth::Development => Some(String::new()),
+            config::Auth::Passwords(users) => users.get(user).map(ToString::to_string),
+        }
+    }
 }
 
 /// A login that is refused: the client's close code and a reason for a person.
@@ -76,21 +104,33 @@ impl Auth {
     #[must_use]
     pub fn new(mode: config::Auth, key: TokenKey, devices: Arc<dyn Resumable>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let decoy = match &mode {
-            config::Auth::Development => None,
-            config::Auth::Passwords(users) => users.values().max_by_key(|h| h.cost()).cloned(),
-        };
         Self {
             shared: Arc::new(Shared {
-                mode,
+                users: RwLock::new(Users::new(mode)),
                 hashing: Arc::new(Semaphore::new(cores)),
                 waiting: AtomicUsize::new(0),
-                decoy,
                 generations: Generations::default(),
                 key,
                 devices,
             }),
         }
+    }
+
+    /// Other users may log in from now on. The mode of logins does not change while a process runs: what is given
+    /// in another one is not used. Who is logged in stays so; the session tokens of users who are no more, or
+    /// have another password, hold no longer.
+    pub fn set_users(&self, mode: config::Auth) {
+        let mut users = self.shared.users.write();
+        if matches!((&users.mode, &mode), (config::Auth::Passwords(_), config::Auth::Passwords(_)))
+        {
+            *users = Users::new(mode);
+        }
+    }
+
+    /// Who may log in now.
+    #[must_use]
+    pub fn users(&self) -> config::Auth {
+        self.shared.users.read().mode.clone()
     }
 
     async fn decide(&self, request: LoginRequest) -> Result<Accepted, Refusal> {
@@ -106,10 +146,12 @@ impl Auth {
                 "the device's name must be 1 to 128 bytes, without control characters",
             )
         })?;
+        // The same to the end, also where they change meanwhile.
+        let users = Arc::clone(&self.shared.users.read());
         if request.method == method::RESUME {
-            return self.resume(request);
+            return self.resume(&users, request);
         }
-        match &self.shared.mode {
+        match &users.mode {
             config::Auth::Development if request.method == method::DEVELOPMENT => {}
             config::Auth::Development => {
                 return Err((
@@ -118,7 +160,7 @@ impl Auth {
                 ));
             }
             config::Auth::Passwords(_) if request.method == method::PASSWORD => {
-                self.check_password(&request).await?;
+                self.check_password(&users, &request).await?;
             }
             config::Auth::Passwords(_) => {
                 return Err((
@@ -128,25 +170,35 @@ impl Auth {
             }
         }
         let generation = self.next_generation(&request);
-        Ok(self.accept(request, generation, 0))
+        let proof = users.proof(&request.user).unwrap_or_default();
+        Ok(self.accept(request, &proof, generation, 0))
     }
 
     fn next_generation(&self, request: &LoginRequest) -> u64 {
         self.shared.generations.next(&request.user, &request.device, now_ms())
     }
 
-    fn accept(&self, request: LoginRequest, generation: u64, expires_ms: u64) -> Accepted {
+    fn accept(
+        &self,
+        request: LoginRequest,
+        proof: &str,
+        generation: u64,
+        expires_ms: u64,
+    ) -> Accepted {
         let LoginRequest { user, device, .. } = request;
-        let token = self.shared.key.sign(&user, &device, Claim { generation, expires_ms });
+        let who = Who { user: &user, device: &device, proof };
+        let token = self.shared.key.sign(&who, Claim { generation, expires_ms });
         Accepted { user, expires_ms, generation, token }
     }
 
     /// A login by session token: no password is asked for, and nothing is hashed for it.
-    fn resume(&self, request: LoginRequest) -> Result<Accepted, Refusal> {
+    fn resume(&self, users: &Users, request: LoginRequest) -> Result<Accepted, Refusal> {
         const REFUSED: Refusal =
             (CloseCode::LoginFailed, "the session token is unknown or expired; log in anew");
         let (user, device) = (&request.user, &request.device);
-        let claim = self.shared.key.check(user, device, &request.secret).ok_or(REFUSED)?;
+        let proof = users.proof(user).ok_or(REFUSED)?;
+        let who = Who { user, device, proof: &proof };
+        let claim = self.shared.key.check(&who, &request.secret).ok_or(REFUSED)?;
         if claim.expires_ms != 0 && now_ms() >= claim.expires_ms {
             return Err(REFUSED);
         }
@@ -154,17 +206,17 @@ impl Auth {
         if !self.shared.devices.resume(user, device, claim.generation, generation) {
             return Err(REFUSED);
         }
-        Ok(self.accept(request, generation, claim.expires_ms))
+        Ok(self.accept(request, &proof, generation, claim.expires_ms))
     }
 
-    async fn check_password(&self, request: &LoginRequest) -> Result<(), Refusal> {
+    async fn check_password(&self, users: &Users, request: &LoginRequest) -> Result<(), Refusal> {
         const REFUSED: Refusal = (CloseCode::LoginFailed, "wrong user or password");
-        let config::Auth::Passwords(users) = &self.shared.mode else { return Err(REFUSED) };
+        let config::Auth::Passwords(by_name) = &users.mode else { return Err(REFUSED) };
         if request.secret.len() > limits::SECRET_BYTES {
             return Err((CloseCode::LoginFailed, "the password is too long"));
         }
-        let known = users.get(&request.user);
-        let Some(hash) = known.or(self.shared.decoy.as_ref()).cloned() else { return Err(REFUSED) };
+        let known = by_name.get(&request.user);
+        let Some(hash) = known.or(users.decoy.as_ref()).cloned() else { return Err(REFUSED) };
         let known = known.is_some();
         let turn = self.turn().await?;
         let secret = request.secret.clone();

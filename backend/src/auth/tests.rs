@@ -115,6 +115,52 @@ async fn a_session_token_of_another_device_or_a_garbled_one_is_refused() {
 #[tokio::test]
 async fn a_session_token_ends_with_the_login_that_it_was_given_to() {
     let auth = passwords();
-    let expired = auth.shared.key.sign("ada", "phone", Claim { generation: 1, expires_ms: 1 });
+    let expired = {
+        let proof = auth.shared.users.read().proof("ada").unwrap();
+        let who = Who { user: "ada", device: "phone", proof: &proof };
+        auth.shared.key.sign(&who, Claim { generation: 1, expires_ms: 1 })
+    };
     assert_eq!(login(&auth, resume("ada", "phone", &expired)).await, Err(FAILED));
+}
+
+fn users(all: &[(&str, &[u8])]) -> config::Auth {
+    let hash =
+        |(name, secret): &(&str, &[u8])| ((*name).to_owned(), PasswordHash::new(secret).unwrap());
+    config::Auth::Passwords(all.iter().map(hash).collect())
+}
+
+#[tokio::test]
+async fn users_come_go_and_change_their_passwords_while_others_log_in() {
+    let auth = auth(users(&[("ada", b"correct horse"), ("bob", b"b")]));
+    let ada = login(&auth, request(1, "ada", b"correct horse")).await.unwrap();
+    let bob = login(&auth, request(1, "bob", b"b")).await.unwrap();
+    auth.set_users(users(&[("ada", b"another horse"), ("eve", b"e")]));
+    assert_eq!(login(&auth, request(1, "ada", b"correct horse")).await, Err(FAILED));
+    assert!(login(&auth, request(1, "ada", b"another horse")).await.is_ok());
+    assert!(login(&auth, request(1, "eve", b"e")).await.is_ok());
+    assert_eq!(login(&auth, request(1, "bob", b"b")).await, Err(FAILED));
+    // By token neither.
+    assert_eq!(login(&auth, resume("ada", "phone", &ada.token)).await, Err(FAILED));
+    assert_eq!(login(&auth, resume("bob", "phone", &bob.token)).await, Err(FAILED));
+}
+
+#[tokio::test]
+async fn a_token_outlives_changes_of_other_users() {
+    let ada = PasswordHash::new(b"correct horse").unwrap();
+    let with = |more: Option<PasswordHash>| {
+        let eve = more.map(|hash| ("eve".to_owned(), hash));
+        config::Auth::Passwords([("ada".to_owned(), ada.clone())].into_iter().chain(eve).collect())
+    };
+    let auth = auth(with(None));
+    let first = login(&auth, request(1, "ada", b"correct horse")).await.unwrap();
+    auth.set_users(with(Some(PasswordHash::new(b"e").unwrap())));
+    assert!(login(&auth, resume("ada", "phone", &first.token)).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_mode_of_logins_stays_as_it_was_at_the_start() {
+    let auth = passwords();
+    auth.set_users(config::Auth::Development);
+    assert_eq!(login(&auth, request(0, "ada", b"")).await, Err(FAILED));
+    assert!(login(&auth, request(1, "ada", b"correct horse")).await.is_ok());
 }

@@ -2,7 +2,8 @@
 //! client does not look into it.
 //!
 //! A token says which login it was given to, and is signed together with the names that it is for,
-//! which the client says beside it. Whether it still holds, the record of the device says.
+//! which the client says beside it, and with what the user proves by who it is: another password, and the
+//! token is none. Whether it still holds, the record of the device says.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use ring::hmac;
@@ -51,20 +52,20 @@ impl TokenKey {
         Ok(Self::new(&secret))
     }
 
-    pub(super) fn sign(&self, user: &str, device: &str, claim: Claim) -> Bytes {
+    pub(super) fn sign(&self, who: &Who<'_>, claim: Claim) -> Bytes {
         let mut token = BytesMut::with_capacity(CLAIM_BYTES + 32);
         token.put_u8(VERSION);
         token.put_u64(claim.generation);
         token.put_u64(claim.expires_ms);
-        let tag = hmac::sign(&self.0, &signed(user, device, &token));
+        let tag = hmac::sign(&self.0, &who.signed(&token));
         token.extend_from_slice(tag.as_ref());
         token.freeze()
     }
 
-    /// What a token says, where it was signed for these names.
-    pub(super) fn check(&self, user: &str, device: &str, token: &[u8]) -> Option<Claim> {
+    /// What a token says, where it was signed for these.
+    pub(super) fn check(&self, who: &Who<'_>, token: &[u8]) -> Option<Claim> {
         let (claim, tag) = token.split_at_checked(CLAIM_BYTES)?;
-        hmac::verify(&self.0, &signed(user, device, claim), tag).ok()?;
+        hmac::verify(&self.0, &who.signed(claim), tag).ok()?;
         let (version, numbers) = claim.split_first()?;
         let (generation, expires) = numbers.split_at_checked(8)?;
         (*version == VERSION).then_some(Claim {
@@ -74,15 +75,26 @@ impl TokenKey {
     }
 }
 
-fn signed(user: &str, device: &str, claim: &[u8]) -> Vec<u8> {
-    let mut signed = CONTEXT.to_vec();
-    for name in [user, device] {
-        // With its length, so that no other two names are the same bytes.
-        signed.put_u64(name.len() as u64);
-        signed.extend_from_slice(name.as_bytes());
+/// Whom a token is for.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    pub(super) user: &'a str,
+    pub(super) device: &'a str,
+    /// The hash of the user's password; empty where none is asked for.
+    pub(super) proof: &'a str,
+}
+
+impl Who<'_> {
+    fn signed(&self, claim: &[u8]) -> Vec<u8> {
+        let mut signed = CONTEXT.to_vec();
+        for part in [self.user, self.device, self.proof] {
+            // With its length, so that no other three are the same bytes.
+            signed.put_u64(part.len() as u64);
+            signed.extend_from_slice(part.as_bytes());
+        }
+        signed.extend_from_slice(claim);
+        signed
     }
-    signed.extend_from_slice(claim);
-    signed
 }
 
 #[cfg(test)]
@@ -94,24 +106,29 @@ mod tests {
     #[test]
     fn a_token_is_good_for_its_own_device_and_key_only() {
         let key = TokenKey::new(&[1; 32]);
-        let token = key.sign("ada", "phone", CLAIM);
-        assert_eq!(key.check("ada", "phone", &token), Some(CLAIM));
-        assert_eq!(key.check("bob", "phone", &token), None);
-        assert_eq!(key.check("ada", "tablet", &token), None);
-        assert_eq!(key.check("adap", "hone", &token), None);
-        assert_eq!(TokenKey::new(&[2; 32]).check("ada", "phone", &token), None);
+        let who = |user, device, proof| Who { user, device, proof };
+        let ada = who("ada", "phone", "hash");
+        let token = key.sign(&ada, CLAIM);
+        assert_eq!(key.check(&ada, &token), Some(CLAIM));
+        assert_eq!(key.check(&who("bob", "phone", "hash"), &token), None);
+        assert_eq!(key.check(&who("ada", "tablet", "hash"), &token), None);
+        assert_eq!(key.check(&who("ada", "phone", "other"), &token), None);
+        assert_eq!(key.check(&who("adap", "hone", "hash"), &token), None);
+        assert_eq!(key.check(&who("ada", "phoneh", "ash"), &token), None);
+        assert_eq!(TokenKey::new(&[2; 32]).check(&ada, &token), None);
     }
 
     #[test]
     fn a_garbled_token_is_none() {
         let key = TokenKey::new(&[1; 32]);
-        let token = key.sign("ada", "phone", CLAIM);
+        let ada = Who { user: "ada", device: "phone", proof: "" };
+        let token = key.sign(&ada, CLAIM);
         for at in 0..token.len() {
             let mut garbled = token.to_vec();
             garbled[at] ^= 1;
-            assert_eq!(key.check("ada", "phone", &garbled), None, "byte {at}");
-            assert_eq!(key.check("ada", "phone", &token[..at]), None, "{at} bytes");
+            assert_eq!(key.check(&ada, &garbled), None, "byte {at}");
+            assert_eq!(key.check(&ada, &token[..at]), None, "{at} bytes");
         }
-        assert_eq!(key.check("ada", "phone", &[&token[..], &[0]].concat()), None);
+        assert_eq!(key.check(&ada, &[&token[..], &[0]].concat()), None);
     }
 }

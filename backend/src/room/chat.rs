@@ -69,6 +69,12 @@ impl Chat {
         }
     }
 
+    /// Other numbers from the next batch on.
+    pub(crate) fn configure(&mut self, config: &RoomConfig, now: Now) {
+        self.policy.set_rate(config.chat_per_second, now.since_start);
+        self.batch = config.chat_batch;
+    }
+
     /// The last position that is published.
     pub(crate) fn head(&self) -> Seq {
         Seq::new(self.epoch, self.published)

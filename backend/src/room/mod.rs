@@ -125,6 +125,15 @@ impl Room {
         }
     }
 
+    /// Goes by these numbers from now on, where they are others. Nobody has to leave a room that has more members
+    /// than it may have now.
+    pub fn configure(&mut self, config: &Arc<RoomConfig>, now: Now) {
+        if !Arc::ptr_eq(&self.config, config) {
+            self.chat.configure(config, now);
+            self.config = Arc::clone(config);
+        }
+    }
+
     /// Takes an event, and adds what follows to the effects.
     pub fn apply(&mut self, event: Event, now: Now, fx: &mut Effects) {
         match event {

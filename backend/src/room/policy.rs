@@ -70,6 +70,14 @@ impl ChatPolicy {
         }
     }
 
+    /// Forwards so many a second from now on. What was saved up at the old rate stays, as far as it fits.
+    pub(crate) fn set_rate(&mut self, per_second: u32, now: Duration) {
+        self.refill(now);
+        let full = u64::from(per_second) * TOKEN;
+        self.nanotokens = if self.per_second == 0 { full } else { self.nanotokens.min(full) };
+        self.per_second = per_second;
+    }
+
     /// Decides over one tick's candidates, of which the speakers are given in order of arrival.
     /// `chosen` is set to one answer for each.
     pub(crate) fn choose(&mut self, now: Duration, candidates: &[usize], chosen: &mut Vec<bool>) {
@@ -277,6 +285,34 @@ mod tests {
             let least = u64::from(per_second) * 55;
             assert!(forwarded[0] >= least, "{} of {least} at {per_second}/s", forwarded[0]);
         }
+    }
+
+    #[test]
+    fn another_rate_holds_from_the_moment_that_it_is_set() {
+        let mut policy = ChatPolicy::new(20, Duration::ZERO);
+        let mut chosen = Vec::new();
+        let mut forwarded = |policy: &mut ChatPolicy, second: u64| -> usize {
+            let ticks = (0..50).map(|n| Duration::from_millis(second * 1000 + n * 20));
+            let each = ticks.map(|now| {
+                policy.choose(now, &[0; 10], &mut chosen);
+                chosen.iter().filter(|yes| **yes).count()
+            });
+            each.sum()
+        };
+        forwarded(&mut policy, 0);
+        for (second, rate) in [(1, 5), (3, 100), (5, 1), (7, 20)] {
+            policy.set_rate(rate, Duration::from_secs(second));
+            forwarded(&mut policy, second);
+            let settled = forwarded(&mut policy, second + 1);
+            assert!(
+                settled.abs_diff(rate as usize) <= 1 + rate as usize / 10,
+                "{settled} at {rate}"
+            );
+        }
+        policy.set_rate(0, Duration::from_secs(9));
+        assert_eq!(forwarded(&mut policy, 9), 500);
+        policy.set_rate(20, Duration::from_secs(10));
+        assert!(forwarded(&mut policy, 10) <= 40);
     }
 
     #[test]

@@ -505,6 +505,24 @@ fn a_full_room_refuses_and_a_room_without_members_becomes_idle() {
 }
 
 #[test]
+fn a_room_goes_by_other_numbers_from_the_next_thing_on_and_throws_nobody_out() {
+    let mut bench = Bench::with_two(|c| c.chat_per_second = 0);
+    let chat = |bench: &mut Bench, from: u64| {
+        for id in from..from + 50 {
+            bench.send(A, message(Class::Chat, id, b"hello"));
+        }
+        let effects = bench.pass(Duration::from_secs(1));
+        acks(&effects, A).iter().filter(|(_, status, _)| *status == AckStatus::Accepted).count()
+    };
+    assert_eq!(chat(&mut bench, 1), 50);
+    let fewer = RoomConfig { chat_per_second: 5, members_max: 1, ..RoomConfig::default() };
+    bench.room.configure(&Arc::new(fewer), bench.now);
+    assert!(chat(&mut bench, 51) <= 5);
+    assert_eq!(bench.room.sessions(), 2);
+    assert_eq!(errors(&bench.join(C, "cid"), C), [ErrorCode::RoomFull]);
+}
+
+#[test]
 fn a_new_owner_goes_on_in_the_next_epoch_and_knows_what_was_accepted() {
     let origin = Origin { device: "ann/ann's phone".into(), id: 4 };
     let recent = vec![(origin.clone(), Seq::new(3, 9))];

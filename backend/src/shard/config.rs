@@ -1,6 +1,16 @@
 //! The numbers of an owner, each with its reason.
 
-use std::{num::NonZeroUsize, thread, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::RwLock;
 
 use crate::room::RoomConfig;
 
@@ -64,5 +74,43 @@ impl Default for OwnerConfig {
             joins_waiting: 10_000,
             drain: Duration::from_secs(5),
         }
+    }
+}
+
+/// The part of an owner's config that may change while it runs. Clones are the same one, and keep nothing else
+/// of the owner.
+#[derive(Debug, Clone)]
+pub struct LiveConfig(Arc<Live>);
+
+#[derive(Debug)]
+struct Live {
+    create_rooms: AtomicBool,
+    room: RwLock<Arc<RoomConfig>>,
+}
+
+impl LiveConfig {
+    pub(super) fn new(config: &OwnerConfig) -> Self {
+        Self(Arc::new(Live {
+            create_rooms: AtomicBool::new(config.create_rooms),
+            room: RwLock::new(Arc::new(config.room.clone())),
+        }))
+    }
+
+    /// Uses other numbers from now on: a room does from the next thing that happens to it.
+    pub fn set(&self, create_rooms: bool, room: RoomConfig) {
+        self.0.create_rooms.store(create_rooms, Ordering::Relaxed);
+        *self.0.room.write() = Arc::new(room);
+    }
+
+    /// Whether a room comes into being at its first join.
+    #[must_use]
+    pub fn create_rooms(&self) -> bool {
+        self.0.create_rooms.load(Ordering::Relaxed)
+    }
+
+    /// The numbers of each room.
+    #[must_use]
+    pub fn room(&self) -> Arc<RoomConfig> {
+        Arc::clone(&self.0.room.read())
     }
 }

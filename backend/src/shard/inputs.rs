@@ -1,6 +1,6 @@
 //! What a shard does with each input.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use bytes::Bytes;
 use edgeway_proto::{
@@ -50,6 +50,7 @@ impl Shard {
     pub(super) fn apply(&mut self, group: u64, event: Event) {
         let Some(Slot::Open(open)) = self.rooms.get_mut(&group) else { return };
         let before = open.room.pending_bytes();
+        open.room.configure(&self.room_config, self.now);
         open.room.apply(event, self.now, &mut self.fx);
         self.pending_bytes = self.pending_bytes + open.room.pending_bytes() - before;
         if !open.committing && open.room.wants_append() {
@@ -181,7 +182,7 @@ impl Shard {
         let Some(Slot::Loading(waiting)) = self.rooms.remove(&group) else { return };
         match result {
             Ok(loaded) => {
-                let config = self.shared.room_config.clone();
+                let config = Arc::clone(&self.room_config);
                 let room = Room::new(group, self.shared.kind, config, loaded, self.now);
                 let open = OpenRoom { room, committing: false, wake: None };
                 self.rooms.insert(group, Slot::Open(Box::new(open)));

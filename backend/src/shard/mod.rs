@@ -27,7 +27,7 @@ use edgeway_proto::{ErrorCode, link, rooms};
 use tokio::sync::mpsc;
 
 pub use crate::room::{Kind, RoomConfig};
-pub use config::OwnerConfig;
+pub use config::{LiveConfig, OwnerConfig};
 pub use owner::{AccessLink, Owner};
 
 /// The links to gateways.

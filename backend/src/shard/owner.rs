@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Gateways, Kind, OwnerConfig, Replies, Reply,
+    Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply,
     history::error_frame,
     outbox::to_session,
     queue::{self, queue},
@@ -25,7 +25,7 @@ use super::{
     unreachable,
 };
 use crate::{
-    room::{Join, RoomConfig, SessionId},
+    room::{Join, SessionId},
     store::Store,
 };
 
@@ -52,7 +52,7 @@ struct Queues {
 /// What all shards share.
 pub(super) struct Shared {
     pub(super) config: OwnerConfig,
-    pub(super) room_config: Arc<RoomConfig>,
+    pub(super) live: LiveConfig,
     pub(super) rooms_a_shard: usize,
     pub(super) kind: Kind,
     pub(super) store: Arc<dyn Store>,
@@ -107,7 +107,7 @@ impl Owner {
         cancel: CancellationToken,
     ) -> Self {
         let shared = Arc::new(Shared {
-            room_config: Arc::new(config.room.clone()),
+            live: LiveConfig::new(&config),
             rooms_a_shard: config.rooms_max.div_ceil(config.shards.get()),
             loads: Semaphore::new(config.loads),
             history_reads: Semaphore::new(config.history_reads),
@@ -130,6 +130,12 @@ impl Owner {
         let lookups = Arc::new(Semaphore::new(config.loads));
         let (accesses, names) = (AtomicU64::new(0), RwLock::default());
         Self { inner: Arc::new(Inner { shared, shards, accesses, names, lookups }) }
+    }
+
+    /// What may be changed of its config.
+    #[must_use]
+    pub fn live_config(&self) -> LiveConfig {
+        self.inner.shared.live.clone()
     }
 
     /// Begins the link of an access instance. When it is dropped, the Sessions that it served leave.
@@ -274,7 +280,7 @@ impl AccessLink {
     fn look_up(&self, join: rooms::Join, turn: tokio::sync::OwnedSemaphorePermit) {
         let (owner, access) = (self.owner.clone(), self.access.clone());
         self.owner.shared.tasks.spawn(async move {
-            let create = owner.shared.config.create_rooms || owner.shared.kind == Kind::Inbox;
+            let create = owner.shared.live.create_rooms() || owner.shared.kind == Kind::Inbox;
             let found = owner.shared.store.group(&join.room, create).await;
             drop(turn);
             match found {

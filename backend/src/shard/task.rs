@@ -21,7 +21,7 @@ use super::{
     requests::Reading,
 };
 use crate::{
-    room::{Effects, Event, Loaded, Now, Room, SessionId},
+    room::{Effects, Event, Loaded, Now, Room, RoomConfig, SessionId},
     store::StoreError,
 };
 
@@ -80,6 +80,8 @@ pub(super) struct Shard {
     pub(super) shared: Arc<Shared>,
     pub(super) metrics: Arc<super::metrics::Metrics>,
     pub(super) rooms: HashMap<u64, Slot>,
+    /// As it was at the last wake.
+    pub(super) room_config: Arc<RoomConfig>,
     pub(super) accesses: HashMap<u64, Arc<Access>>,
     pub(super) reading: Reading,
     pub(super) out: Outbox,
@@ -114,6 +116,7 @@ impl Shard {
         Self {
             metrics: Arc::new(super::metrics::Metrics::new(shared.kind, index)),
             rooms: HashMap::new(),
+            room_config: shared.live.room(),
             accesses: HashMap::new(),
             reading: Reading::new(),
             out: Outbox::new(shared.gateways.clone()),
@@ -171,6 +174,7 @@ impl Shard {
 
     /// Takes what is there, and sends what follows from it, once.
     fn wake(&mut self, mut done: Option<Done>, inputs: &mut Vec<Input>) {
+        self.room_config = self.shared.live.room();
         while let Some(result) = done {
             self.done(result);
             done = self.done.try_recv().ok();

@@ -428,6 +428,27 @@ async fn an_unknown_room_is_refused_where_rooms_are_not_created_by_joining() {
 }
 
 #[tokio::test]
+async fn rooms_that_are_there_and_new_ones_go_by_numbers_that_were_changed() {
+    let mut bench = Bench::new(|_| {});
+    let room = bench.join(1, "a").await;
+    let live = bench.owner.live_config();
+    live.set(false, RoomConfig { members_max: 1, ..RoomConfig::default() });
+    let code = |f: &Frame| match f {
+        Frame::Error(error) => Some(ErrorCode::from_code(error.code)),
+        _ => None,
+    };
+    bench.ask(2, "a").await;
+    assert_eq!(bench.gateways.wait(2, code).await, ErrorCode::RoomFull);
+    bench.reply().await;
+    bench.ask(3, "b").await;
+    assert_eq!(bench.gateways.wait(3, code).await, ErrorCode::NoSuchRoom);
+    bench.reply().await;
+    live.set(true, RoomConfig { members_max: 2, ..RoomConfig::default() });
+    assert_eq!(bench.join(2, "a").await, room);
+    bench.join(3, "b").await;
+}
+
+#[tokio::test]
 async fn frames_for_a_room_that_is_not_joined_are_refused() {
     let bench = Bench::new(|_| {});
     bench.frames(3, 99, &[message(99, Class::Signal, 1)]).await;

@@ -14,7 +14,7 @@ use std::{future::Future, pin::Pin};
 use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 
-pub use self::redis::{Redis, RedisOptions, RedisServer, RedisUrl};
+pub use self::redis::{NotOpened, Redis, RedisOptions, RedisServer, RedisUrl};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 
 /// Messages whose place a new owner gets: enough to answer the repeats of a reconnect.

@@ -24,11 +24,13 @@ mod writer;
 use std::{fmt, sync::Arc};
 
 use edgeway_proto::Seq;
+use redis::RedisError;
 use tokio::sync::Semaphore;
 
 pub use self::url::RedisUrl;
 use self::{
     append::{Part, parts},
+    error::may_pass,
     keys::Keys,
     link::Link,
     script::Script,
@@ -87,6 +89,29 @@ impl RedisOptions {
     }
 }
 
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotOpened {
+    /// What happened.
+    pub error: StoreError,
+    /// Whether the servers may just not be there yet. Else it is for the operator: a password, a certificate,
+    /// what the servers hold.
+    pub may_pass: bool,
+}
+
+impl NotOpened {
+    fn new(cause: &RedisError, error: StoreError) -> Self {
+        Self { error, may_pass: may_pass(cause) }
+    }
+}
+
+impl From<StoreError> for NotOpened {
+    fn from(error: StoreError) -> Self {
+        Self { error, may_pass: false }
+    }
+}
+
 /// The store on Redis. Dropping it appends what is queued, as long as the runtime goes on.
 pub struct Redis {
     shared: Arc<Shared>,
@@ -110,7 +135,7 @@ impl Redis {
     /// # Errors
     /// `Unavailable` where a server cannot be reached or does not let us in; `Corrupt` where it holds
     /// another schema. Both say what to do.
-    pub async fn open(options: RedisOptions) -> Result<Self, StoreError> {
+    pub async fn open(options: RedisOptions) -> Result<Self, NotOpened> {
         let RedisOptions { state, history, prefix, ca_pem, queue_bytes, reads } = options;
         let (keys, ca_pem) = (Keys::new(prefix), ca_pem.as_deref());
         let history = connect("history", history.as_ref().unwrap_or(&state), ca_pem).await?;
@@ -138,8 +163,10 @@ async fn connect(
     name: &'static str,
     server: &RedisServer,
     ca_pem: Option<&[u8]>,
-) -> Result<Link, StoreError> {
-    let told = |e| StoreError::Unavailable(format!("cannot connect to {server}: {e}"));
+) -> Result<Link, NotOpened> {
+    let told = |e: RedisError| {
+        NotOpened::new(&e, StoreError::Unavailable(format!("cannot connect to {server}: {e}")))
+    };
     Link::open(name, server, ca_pem).await.map_err(told)
 }
 

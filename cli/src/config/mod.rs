@@ -102,6 +102,12 @@ impl File {
         Ok(Self { path: Some(path.to_owned()), ..Self::parse(text) })
     }
 
+    /// As if it had been read from a file.
+    #[cfg(test)]
+    pub fn parsed(text: &str) -> Self {
+        Self::parse(text.to_owned())
+    }
+
     fn parse(text: String) -> Self {
         let (raw, misfits) = parse::parse(&text);
         Self { text, raw, misfits, ..Self::default() }

@@ -5,8 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
 /// Keys that a gateway takes while it runs: sections end with a dot.
-pub const OF_GATEWAYS: [&str; 4] =
-    ["backends.", "gateway.login", "gateway.routes.", "gateway.tls."];
+pub const OF_GATEWAYS: [&str; 5] =
+    ["backends.", "gateway.limits.", "gateway.login", "gateway.routes.", "gateway.tls."];
+
+/// Keys that a backend takes while it runs.
+pub const OF_BACKENDS: [&str; 2] = [USERS, "rooms."];
+
+/// Users are of the mode of logins, which changes with a restart only.
+const USERS: &str = "auth.users.";
+const USERS_ARE_OF: &str = "auth.mode";
 
 /// What every process takes that was not told its levels by a flag.
 pub const OF_LOGS: &str = "log.level";
@@ -27,7 +34,9 @@ impl Changes {
     /// From what is in effect (`old`) to `new`, of a process that was started with `started` and takes the keys
     /// `live` while it runs.
     pub fn between(live: &[&str], started: &str, old: &str, new: &str) -> Self {
-        let is_live = |key: &str| is_of(live, key);
+        let value = |text: &str| leaves(text).remove(USERS_ARE_OF);
+        let users_are_live = value(started) == value(new);
+        let is_live = |key: &str| is_of(live, key) && (users_are_live || !key.starts_with(USERS));
         Self {
             live: differences(old, new, is_live),
             at_restart: differences(started, new, |key| !is_live(key)),
@@ -86,11 +95,12 @@ mod tests {
     use super::*;
 
     fn compare(started: &str, old: &str, new: &str) -> Changes {
-        Changes::between(&OF_GATEWAYS, started, old, new)
+        let live: Vec<_> = OF_GATEWAYS.into_iter().chain(OF_BACKENDS).collect();
+        Changes::between(&live, started, old, new)
     }
 
     const OLD: &str = "[gateway.routes]\nchat = \"access\"\nquiz = \"quiz\"\n[backends]\n\
-        quiz = [\"127.0.0.1:1\"]\n[log]\nlevel = \"info\"\n[rooms]\nmax_members = 10\n";
+        quiz = [\"127.0.0.1:1\"]\n[log]\nlevel = \"info\"\n[runtime]\nthreads = 10\n";
 
     #[test]
     fn each_key_that_differs_is_told_with_both_values() {
@@ -105,7 +115,7 @@ mod tests {
                 "gateway.routes.quiz: removed, was \"quiz\"",
             ]
         );
-        assert_eq!(changes.at_restart, ["rooms.max_members: removed, was 10"]);
+        assert_eq!(changes.at_restart, ["runtime.threads: removed, was 10"]);
     }
 
     #[test]
@@ -115,7 +125,7 @@ mod tests {
         assert!(changes.live.is_empty());
         assert_eq!(
             changes.lines().collect::<Vec<_>>(),
-            ["rooms.max_members: 10 -> 20 (at the next restart)"]
+            ["runtime.threads: 10 -> 20 (at the next restart)"]
         );
         assert_eq!(compare(OLD, &changed, OLD), Changes::default());
     }
@@ -123,10 +133,30 @@ mod tests {
     #[test]
     fn secrets_are_not_told() {
         let changes = compare("", "", "[auth.users]\nada = \"hash\"\n");
-        assert_eq!(changes.at_restart, ["auth.users.ada: changed"]);
+        assert_eq!(changes.live, ["auth.users.ada: changed"]);
         let url = |host: &str| format!("[store.redis]\nurl = \"redis://ada:secret@{host}\"\n");
         let changes = compare("", &url("a"), &url("b"));
         assert_eq!(changes.at_restart, ["store.redis.url: changed"]);
+    }
+
+    #[test]
+    fn limits_rooms_and_users_are_live_and_users_wait_for_the_mode_of_their_logins() {
+        let old = "[auth]\nmode = \"passwords\"\n[auth.users]\nada = \"one\"\n";
+        let new = "[auth]\nmode = \"passwords\"\n[auth.users]\nada = \"two\"\n[rooms]\nmax_members = 5\n\
+            [gateway.limits]\nconnections = 7\n[http]\nlisten = \"\"\n";
+        let changes = compare(old, old, new);
+        assert_eq!(
+            changes.live,
+            [
+                "auth.users.ada: changed",
+                "gateway.limits.connections: set to 7",
+                "rooms.max_members: set to 5"
+            ]
+        );
+        assert_eq!(changes.at_restart, ["http.listen: set to \"\""]);
+        let changes = compare(old, old, "[rooms]\nmax_members = 5\n");
+        assert_eq!(changes.live, ["rooms.max_members: set to 5"]);
+        assert_eq!(changes.at_restart, ["auth.mode: changed", "auth.users.ada: changed"]);
     }
 
     #[test]

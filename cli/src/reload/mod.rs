@@ -4,11 +4,12 @@
 //! nothing; what is wrong is told by key and line, in the log, in a metric and in the HTTP answer.
 
 mod diff;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use edgeway_gateway::Control;
 use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -22,7 +23,7 @@ use crate::{
     logging,
 };
 
-use diff::{OF_GATEWAYS, OF_LOGS};
+use diff::{OF_BACKENDS, OF_GATEWAYS, OF_LOGS};
 
 pub use diff::Changes;
 
@@ -41,7 +42,8 @@ pub struct Reload {
     load: Load,
     purpose: Use,
     complete: Complete,
-    gateway: Option<Control>,
+    gateway: Option<edgeway_gateway::Control>,
+    backend: Option<edgeway_backend::Control>,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
     path: Option<PathBuf>,
@@ -55,12 +57,17 @@ impl Reload {
         let (path, started) = (started.path().cloned(), started.text().to_owned());
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
-        Self { load, purpose, complete, gateway: None, logs, path, started, current }
+        Self { load, purpose, complete, gateway: None, backend: None, logs, path, started, current }
     }
 
     /// Changes this gateway; `complete` does to its settings what was done at the start.
-    pub fn gateway(&mut self, gateway: Control, complete: Complete) {
+    pub fn gateway(&mut self, gateway: edgeway_gateway::Control, complete: Complete) {
         (self.gateway, self.complete) = (Some(gateway), complete);
+    }
+
+    /// Changes this backend.
+    pub fn backend(&mut self, backend: edgeway_backend::Control) {
+        self.backend = Some(backend);
     }
 
     /// Reads the file and uses it.
@@ -100,11 +107,16 @@ impl Reload {
         let mut changes = Changes::between(&self.live(), &self.started, &current, &text);
         if let Some(gateway) = &self.gateway {
             let config = (self.complete)(settings.gateway).config()?;
+            // The last that can fail: what follows is for all of the file.
             gateway.route(config.routing).map_err(|e| anyhow!(e))?;
+            gateway.limit(config.limits);
             // The files may be others under the same names.
             if config.tls.is_some_and(|tls| gateway.certify(&tls)) {
                 changes.live.push("gateway.tls: another certificate".to_owned());
             }
+        }
+        if let Some(backend) = &self.backend {
+            backend.apply(&settings.backend);
         }
         if self.logs {
             logging::set(&settings.process.log);
@@ -149,7 +161,8 @@ impl Reload {
     /// The keys that this process takes while it runs.
     fn live(&self) -> Vec<&'static str> {
         let gateways = self.gateway.iter().flat_map(|_| OF_GATEWAYS);
-        gateways.chain(self.logs.then_some(OF_LOGS)).collect()
+        let backends = self.backend.iter().flat_map(|_| OF_BACKENDS);
+        gateways.chain(backends).chain(self.logs.then_some(OF_LOGS)).collect()
     }
 
     /// The file's text, or why it cannot be read.

@@ -40,6 +40,37 @@ pub(super) fn failed(e: &RedisError, place: &str) -> StoreError {
     }
 }
 
+/// What waiting does not help against. The library of a Cluster gives every failure to connect as one of the
+/// network, with this in its text.
+const LASTING: [&str; 7] = [
+    "authentication",
+    "wrongpass",
+    "noauth",
+    "noperm",
+    "certificate",
+    "cluster support disabled",
+    "invalidclientconfig",
+];
+
+/// Whether a server that could not be used may be usable in a while, with nothing changed in the config.
+pub(super) fn may_pass(e: &RedisError) -> bool {
+    let passing = match e.kind() {
+        ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => true,
+        ErrorKind::Server(kind) => matches!(
+            kind,
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+        ),
+        ErrorKind::Extension => e.code().is_some_and(|code| PASSING.contains(&code)),
+        _ => false,
+    };
+    let text = e.to_string().to_lowercase();
+    passing && !LASTING.iter().any(|word| text.contains(word))
+}
+
 /// An answer that is not of the expected shape.
 pub(super) fn unreadable(what: &str, place: &str) -> StoreError {
     StoreError::Corrupt { what: format!("{what} that cannot be read"), place: place.to_owned() }
@@ -71,6 +102,10 @@ mod tests {
         assert!(!is_corrupt("NOAUTH", "Authentication required."));
         let io = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert!(lost(&io) && matches!(failed(&io, "key"), StoreError::Unavailable(_)));
+        assert!(may_pass(&io) && may_pass(&make_extension_error("MISCONF".into(), None)));
+        assert!(!may_pass(&make_extension_error("NOAUTH".into(), None)));
+        let in_cluster = "Password authentication failed".to_owned();
+        assert!(!may_pass(&(ErrorKind::Io, "no connections", in_cluster).into()));
         let shape = RedisError::from((ErrorKind::UnexpectedReturnType, "no number"));
         assert!(!lost(&shape) && matches!(failed(&shape, "key"), StoreError::Corrupt { .. }));
     }

@@ -3,7 +3,7 @@
 use redis::{RedisResult, Value, cmd};
 
 use super::{
-    Shared,
+    NotOpened, Shared,
     error::{failed, unreadable},
     keys::{Keys, SCHEMA},
     link::Link,
@@ -61,7 +61,7 @@ async fn get(link: &Link, key: &str) -> RedisResult<Value> {
 /// Checks that both servers hold this schema, and belong together: the logs of a history whose
 /// handles were given out by another state would be taken for those of other rooms. What is empty
 /// is made this store's.
-pub(super) async fn check(keys: &Keys, state: &Link, history: &Link) -> Result<(), StoreError> {
+pub(super) async fn check(keys: &Keys, state: &Link, history: &Link) -> Result<(), NotOpened> {
     let mut id = [0; 8];
     getrandom::fill(&mut id)
         .map_err(|e| StoreError::Unavailable(format!("the system gives no random numbers: {e}")))?;
@@ -80,14 +80,16 @@ pub(super) async fn check(keys: &Keys, state: &Link, history: &Link) -> Result<(
                them back what they had, or choose another store.redis.prefix to start empty"
             .to_owned(),
         place: keys.schema(),
-    })
+    }
+    .into())
 }
 
 /// What a server is marked with; where it has no mark, `offered`.
-async fn mark(keys: &Keys, link: &Link, offered: &str) -> Result<String, StoreError> {
+async fn mark(keys: &Keys, link: &Link, offered: &str) -> Result<String, NotOpened> {
     let key = keys.schema();
-    set_new(link, &key, offered).await.map_err(|e| failed(&e, &key))?;
-    let found = get(link, &key).await.map_err(|e| failed(&e, &key))?;
+    let told = |e| NotOpened::new(&e, failed(&e, &key));
+    set_new(link, &key, offered).await.map_err(told)?;
+    let found = get(link, &key).await.map_err(told)?;
     let found = values::bytes(found).and_then(|mark| String::from_utf8(mark).ok());
     let found = found.ok_or_else(|| unreadable("a schema", &key))?;
     let schema = found.split(' ').next().unwrap_or_default();
@@ -100,5 +102,6 @@ async fn mark(keys: &Keys, link: &Link, offered: &str) -> Result<String, StoreEr
              that wrote it, or choose another store.redis.prefix to start empty"
         ),
         place: key,
-    })
+    }
+    .into())
 }

@@ -73,10 +73,14 @@ async fn open(options: RedisOptions) -> Redis {
     Redis::open(options).await.unwrap()
 }
 
+/// What lasts is refused at once, and not waited for.
 async fn refused(options: RedisOptions) -> StoreError {
     match Redis::open(options).await {
         Ok(_) => panic!("it was opened"),
-        Err(e) => e,
+        Err(NotOpened { error, may_pass }) => {
+            assert!(!may_pass, "{error}");
+            error
+        }
     }
 }
 

@@ -23,6 +23,18 @@ async fn until_stored(store: &Redis, batch: &[Append]) {
 }
 
 #[tokio::test]
+async fn a_server_that_is_not_there_yet_is_told_from_one_that_does_not_take_us() {
+    let mut server = Server::start(&durable());
+    let options = options(&[server.url()], false);
+    server.halt();
+    let Err(silent) = Redis::open(options.clone()).await else { panic!("it does not answer") };
+    server.go_on();
+    server.stop();
+    let Err(away) = Redis::open(options.clone()).await else { panic!("it is not there") };
+    assert!(silent.may_pass && away.may_pass, "{silent}, {away}");
+}
+
+#[tokio::test]
 async fn a_server_that_comes_back_is_found_again_with_all_that_was_answered() {
     let mut server = Server::start(&durable());
     let store = open(options(&[server.url()], false)).await;

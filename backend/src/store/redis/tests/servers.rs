@@ -5,8 +5,8 @@ use super::*;
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_not_told() {
     let port = with_password().port();
-    for login in [":wrong-secret@", ""] {
-        let told = refused(options(&[format!("redis://{login}127.0.0.1:{port}")], false)).await;
+    for (login, cluster) in [(":wrong-secret@", false), ("", false), (":wrong-secret@", true)] {
+        let told = refused(options(&[format!("redis://{login}127.0.0.1:{port}")], cluster)).await;
         assert!(matches!(told, StoreError::Unavailable(_)), "{told}");
         let told = told.to_string();
         assert!(told.contains(&format!("redis://127.0.0.1:{port}")), "{told}");
