@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_linktls::{AddressProblem, Identity, Limits, incoming};
 use edgeway_proto::{
     auth::auth_server::AuthServer,
     link::{Welcome, backend_server::BackendServer},
@@ -63,12 +64,12 @@ pub enum StartError {
         source: StoreError,
     },
     /// An owner's address cannot be dialled.
-    #[error("`{address}` is no address to dial: {source}")]
+    #[error("`{address}` {problem}")]
     Address {
         /// From `nodes.room` or `nodes.peer`.
         address: String,
         /// Why.
-        source: tonic::transport::Error,
+        problem: AddressProblem,
     },
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
@@ -79,6 +80,7 @@ pub enum StartError {
 pub struct Backend {
     listener: TcpListener,
     local_addr: SocketAddr,
+    identity: Option<Identity>,
     links: Links,
     access: Option<Access>,
     auth: Option<Auth>,
@@ -194,6 +196,7 @@ impl Backend {
         Ok(Self {
             listener,
             local_addr,
+            identity: config.links,
             links,
             access,
             auth,
@@ -246,8 +249,10 @@ impl Backend {
             .add_service(BackendServer::new(link))
             .add_optional_service(uplinks.clone().map(RoomsServer::new))
             .add_optional_service(self.auth.map(AuthServer::new));
-        let stopped = stop_serving.clone().cancelled_owned();
-        let server = router.serve_with_incoming_shutdown(http2::incoming(self.listener), stopped);
+        let (limits, stopped) = (Limits::default(), stop_serving.clone().cancelled_owned());
+        let stop = stop_serving.clone();
+        let incoming = incoming(self.listener, self.identity, limits, &self.tasks, stop);
+        let server = router.serve_with_incoming_shutdown(incoming, stopped);
         let mut server = self.tasks.spawn(server);
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -376,6 +381,6 @@ fn owners(
 }
 
 fn dialler(config: &Config, address: &str, role: Role) -> Result<Dialler, StartError> {
-    Dialler::new(address, config.name.clone(), role)
-        .map_err(|source| StartError::Address { address: address.to_owned(), source })
+    Dialler::new(address, config.name.clone(), role, config.links.as_ref())
+        .map_err(|problem| StartError::Address { address: address.to_owned(), problem })
 }

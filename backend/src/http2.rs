@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonic::transport::{Endpoint, Server, server::TcpIncoming};
+use tonic::transport::{Endpoint, Server};
 
 /// How long a dead peer may go unseen: this, and once more for the answer. Shorter than what a
 /// client takes to give up; long enough for a process that is stopped in a debugger or swapped.
@@ -31,12 +31,6 @@ pub(crate) fn server() -> Server {
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-}
-
-/// Connections as they come in. Batches are made by the queues, so Nagle's algorithm could only add
-/// delay.
-pub(crate) fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// A client with the same settings.

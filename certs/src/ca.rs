@@ -31,6 +31,9 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Clients whose clock is behind ours by up to this much accept a fresh certificate.
 const BACKDATE: Duration = DAY;
 
+/// Name of the authority that `up` makes.
+const DEVELOPMENT: &str = "Edgeway development CA";
+
 /// What a certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
@@ -141,6 +144,11 @@ impl DevCa {
         &self.path
     }
 
+    /// When it runs out.
+    pub(crate) fn not_after(&self) -> Option<OffsetDateTime> {
+        self.parsed.not_after()
+    }
+
     /// A fresh certificate and key for `name`, valid for 397 days; nothing is written to disk.
     ///
     /// # Errors
@@ -175,11 +183,14 @@ impl DevCa {
         Ok(DevCerts { ca_pem, cert_pem, key_pem, ca_path, cert_path, key_path, new_ca })
     }
 
-    fn open_locked(dir: &Path, now: OffsetDateTime) -> Result<Self, CertError> {
+    pub(crate) fn open_locked(dir: &Path, now: OffsetDateTime) -> Result<Self, CertError> {
         let (cert_path, key_path) = (dir.join("ca.pem"), dir.join("ca.key"));
         match (files::read(&cert_path)?, files::read(&key_path)?) {
             (Some(pem), Some(key_pem)) => Self::load(cert_path, pem, &key_path, &key_pem, now),
-            (None, None) => Self::create(cert_path, &key_path, now),
+            (None, None) => {
+                let key = new_key(DEVELOPMENT)?;
+                Self::create(cert_path, &key_path, key, DEVELOPMENT, CA_LIFETIME, now)
+            }
             (None, Some(_)) => {
                 Err(CertError::HalfAuthority { missing: cert_path, present: key_path })
             }
@@ -213,16 +224,22 @@ impl DevCa {
         Ok(Self { pem, path, parsed, issuer, new: false })
     }
 
-    fn create(path: PathBuf, key_path: &Path, now: OffsetDateTime) -> Result<Self, CertError> {
-        let make = |source| CertError::Make { subject: "the development CA".to_owned(), source };
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+    pub(crate) fn create(
+        path: PathBuf,
+        key_path: &Path,
+        key: KeyPair,
+        title: &str,
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Self, CertError> {
+        let make = |source| CertError::Make { subject: title.to_owned(), source };
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Edgeway development CA");
+        params.distinguished_name.push(DnType::CommonName, title);
         // Signs leaves only, and nothing but them.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = now - BACKDATE;
-        params.not_after = now + CA_LIFETIME;
+        params.not_after = now + lifetime;
         let pem = params.self_signed(&key).map_err(make)?.pem();
         files::write(key_path, &key.serialize_pem(), Access::Private)?;
         files::write(&path, &pem, Access::Public)?;
@@ -264,6 +281,17 @@ impl DevCa {
         now: OffsetDateTime,
     ) -> Result<Issued, CertError> {
         let subject = names.first().copied().unwrap_or("the server");
+        self.sign(subject, names, usage, LEAF_LIFETIME, now)
+    }
+
+    pub(crate) fn sign(
+        &self,
+        subject: &str,
+        names: &[&str],
+        usage: Usage,
+        lifetime: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Issued, CertError> {
         let make = |source| CertError::Make { subject: subject.to_owned(), source };
         let mut params = CertificateParams::default();
         for name in names {
@@ -276,11 +304,16 @@ impl DevCa {
         params.extended_key_usages = usage.purposes();
         params.use_authority_key_identifier_extension = true;
         params.not_before = now - BACKDATE;
-        params.not_after = now + LEAF_LIFETIME;
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
+        params.not_after = now + lifetime;
+        let key = new_key(subject)?;
         let cert = params.signed_by(&key, &self.issuer).map_err(make)?;
         Ok(Issued { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
+}
+
+pub(crate) fn new_key(subject: &str) -> Result<KeyPair, CertError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|source| CertError::Make { subject: subject.to_owned(), source })
 }
 
 /// Names as [`Parsed::names`] gives them: an IP address has many spellings.

@@ -32,6 +32,36 @@ pub enum CertError {
         /// What is wrong with it: a verb phrase.
         problem: String,
     },
+    /// There is no authority.
+    #[error("there is no CA in {}; make one with `edgeway certs ca`, or name its directory", .dir.display())]
+    NoAuthority {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// What would be overwritten.
+    #[error("{} is there already; {instead}", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// A certificate would outlive the authority.
+    #[error("the CA itself runs out on {until}: issue for {days} days at most, or make a new CA")]
+    OutlivesAuthority {
+        /// Its last day.
+        until: String,
+        /// Days that are left.
+        days: i64,
+    },
+    /// A name that no file should have.
+    #[error(
+        "{name:?} cannot name files; use letters, digits, and - _ . (not first), and not \"ca\""
+    )]
+    FileName {
+        /// The name.
+        name: String,
+    },
     /// A name that no certificate can carry.
     #[error("{name:?} cannot stand in a certificate: {source}; use a host name or an IP address")]
     Name {

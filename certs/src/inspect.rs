@@ -43,6 +43,11 @@ impl Parsed {
         })
     }
 
+    /// When it runs out.
+    pub fn not_after(&self) -> Option<OffsetDateTime> {
+        self.0.parse_x509().ok().map(|cert| cert.validity().not_after.to_datetime())
+    }
+
     /// The names and addresses that it is for, as text.
     pub fn names(&self) -> BTreeSet<String> {
         let Ok(cert) = self.0.parse_x509() else { return BTreeSet::new() };

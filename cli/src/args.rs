@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use crate::{backend, chat, check, config, gateway, up};
+use crate::{backend, certs, chat, check, config, gateway, up};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,6 +11,7 @@ Examples:
   edgeway check edgeway.toml                     is this config right?
   edgeway gateway --config edgeway.toml          the parts as processes of their own
   edgeway backend --config edgeway.toml --roles access,room,peer
+  edgeway certs --help                           certificates, so that they can be on several machines
 
 Exit codes: 0 done, 1 it failed or did not hold, 2 wrong use or a bad config.";
 
@@ -32,6 +33,7 @@ pub enum Command {
     Gateway(gateway::Args),
     Backend(backend::Args),
     Check(check::Args),
+    Certs(certs::Args),
     Chat(chat::Args),
 }
 
@@ -69,6 +71,9 @@ mod tests {
             "edgeway backend --config c.toml --roles access,room,peer --listen 127.0.0.1:1 \
              --data-dir d --slot 3 --http 127.0.0.1:0",
             "edgeway check edgeway.toml",
+            "edgeway certs ca",
+            "edgeway certs ca --dir d --days 365 --force",
+            "edgeway certs link gw-1 --host 10.0.0.1 --host gw.internal --days 90 --out d --force",
             "edgeway chat --user ada --room r --server localhost:4433 --transport tcp --ca ca.pem",
             "edgeway --log debug up",
             "edgeway up --log info,edgeway_gateway=trace",
@@ -84,6 +89,9 @@ mod tests {
             "edgeway backend --config c.toml",
             "edgeway backend --config c.toml --roles access,cook",
             "edgeway check",
+            "edgeway certs",
+            "edgeway certs link",
+            "edgeway certs ca --days 0",
             "edgeway chat --user ada",
             "edgeway chat --user ada --room r --transport pigeon",
             "edgeway up --log loud",

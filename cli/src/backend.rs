@@ -8,7 +8,7 @@ use crate::{
     args::not_empty,
     config::{File, Settings, Use},
     failure::Outcome,
-    flags::{set_data_dir, set_http},
+    flags::{LinkFiles, set_data_dir, set_http},
     output::say,
     serve::{self, Server, ready_line},
     shutdown,
@@ -48,6 +48,8 @@ pub struct Args {
     /// Address for metrics and health; `off` for none.
     #[arg(long, value_name = "IP:PORT")]
     http: Option<String>,
+    #[command(flatten)]
+    link: LinkFiles,
 }
 
 /// Runs the command.
@@ -65,6 +67,7 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
         file.set("--name", "backend.name", args.name.clone(), |raw, v| raw.backend.name = Some(v));
         set_data_dir(&mut file, args.data_dir.clone());
         set_http(&mut file, args.http.clone());
+        args.link.apply(&mut file);
         Ok(file)
     };
     serve::with_settings(Box::new(load), Use::Backend(roles), log, |settings, server| {

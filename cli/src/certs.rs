@@ -1,4 +1,6 @@
-//! The development certificates of `up`.
+//! The development certificates of `up`; and `edgeway certs`, those of links.
+
+mod command;
 
 use std::{
     net::SocketAddr,
@@ -7,6 +9,8 @@ use std::{
 
 use anyhow::Context;
 use edgeway_certs::{DevCa, DevCerts};
+
+pub use command::{Args, run};
 
 /// Where the certificates of a data directory are.
 pub fn dir(data_dir: &Path) -> PathBuf {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use edgeway_backend::config::{Auth, StoreConfig};
+use edgeway_linktls::{About, Identity};
 
 use crate::{
     config::{BadConfig, File, ROLES, Settings, Use},
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 fn summary(settings: &Settings, purpose: Use) -> String {
-    let Settings { process, gateway, backend, notes } = settings;
+    let Settings { process, gateway, backend, links, notes } = settings;
     let listening: Vec<_> =
         gateway.listening().iter().map(|(what, addr)| format!("{what} {addr}")).collect();
     let mut lines = vec![format!("  gateway   {}: {}", gateway.name(), listening.join(", "))];
@@ -60,6 +61,7 @@ fn summary(settings: &Settings, purpose: Use) -> String {
         let place = if here { "in the same process".to_owned() } else { addrs.join(", ") };
         lines.push(format!("  backend   {name}: {place}"));
     }
+    lines.push(format!("  links     {}", of_links(links.as_ref())));
     let http = process.http.map_or("off".to_owned(), |addr| addr.to_string());
     let login = match &backend.auth {
         Auth::Development => "anyone, under any name (for development)".to_owned(),
@@ -74,4 +76,10 @@ fn summary(settings: &Settings, purpose: Use) -> String {
     lines.push(format!("  login     {login}"));
     lines.extend(notes.iter().map(|note| format!("  note      {note}")));
     lines.join("\n")
+}
+
+fn of_links(links: Option<&Identity>) -> String {
+    let Some(links) = links else { return "in the clear, on loopback only".to_owned() };
+    let About { subject, issuer, until, .. } = links.about();
+    format!("TLS with certificates of both sides: {subject} of {issuer}, until {until}")
 }

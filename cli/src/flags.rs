@@ -1,6 +1,9 @@
 //! Flags that give one process its own addresses and directory, over the config that several share.
 
-use crate::config::{File, RawFile};
+use crate::{
+    args::not_empty,
+    config::{File, RawFile},
+};
 
 /// Addresses of one process, over those of the config that several processes share.
 #[derive(Debug, Clone, clap::Args)]
@@ -30,6 +33,26 @@ impl Listen {
             raw.gateway.listen.plain = v;
         });
         set_http(file, http);
+    }
+}
+
+/// The certificate of one process, over that of the config that several processes of a machine share.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LinkFiles {
+    /// Certificate of this process on links, PEM (`edgeway certs link`).
+    #[arg(long, value_name = "FILE", value_parser = not_empty())]
+    link_cert: Option<String>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", value_parser = not_empty())]
+    link_key: Option<String>,
+}
+
+impl LinkFiles {
+    /// Sets what was given.
+    pub fn apply(&self, file: &mut File) {
+        let Self { link_cert, link_key } = self.clone();
+        file.set("--link-cert", "links.cert", link_cert, |raw, v| raw.links.cert = v);
+        file.set("--link-key", "links.key", link_key, |raw, v| raw.links.key = v);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     args::not_empty,
     config::{File, Settings, Use},
     failure::Outcome,
-    flags::Listen,
+    flags::{LinkFiles, Listen},
     output::say,
     serve::{self, Server, ready_line},
     shutdown,
@@ -33,6 +33,8 @@ pub struct Args {
     name: Option<String>,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    link: LinkFiles,
 }
 
 /// Runs the command.
@@ -44,6 +46,7 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
         let mut file = File::read(Some(&args.config))?;
         file.set("--name", "gateway.name", args.name.clone(), |raw, v| raw.gateway.name = v);
         args.listen.apply(&mut file);
+        args.link.apply(&mut file);
         Ok(file)
     };
     serve::with_settings(Box::new(load), Use::Gateway, log, gateway)

@@ -1,5 +1,5 @@
 //! `edgeway`: the edge in one process (`up`), its parts as processes of their own (`gateway`,
-//! `backend`), and what a person needs beside them (`check`, `chat`).
+//! `backend`), and what a person needs beside them (`check`, `certs`, `chat`).
 
 mod args;
 mod backend;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Gateway(args) => gateway::run(args, log),
         Command::Backend(args) => backend::run(args, log),
         Command::Check(args) => check::run(&args),
+        Command::Certs(args) => certs::run(args),
         Command::Chat(args) => chat::run(args, log),
     };
     failure::exit_code(outcome)

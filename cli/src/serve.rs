@@ -5,6 +5,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context;
 use edgeway_backend::{Backend, Roles};
 use edgeway_gateway::Gateway;
+use edgeway_linktls::{About, Identity};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     runtime::{Handle, Runtime},
@@ -41,11 +42,16 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     let file = load()?;
-    let reload = Reload::new(load, purpose, log.is_none(), &file);
+    let mut reload = Reload::new(load, purpose, log.is_none(), &file);
     let settings = file.settings(purpose)?;
+    reload.links(settings.links.clone());
     logging::start(log.unwrap_or(&settings.process.log));
     for note in &settings.notes {
         tracing::warn!("{note}");
+    }
+    if let Some(About { subject, issuer, until, .. }) = settings.links.as_ref().map(Identity::about)
+    {
+        tracing::info!(subject, issuer, until, "links are TLS with certificates of both sides");
     }
     let core = runtime("core", &settings.process)?;
     // Thousands of connections that all have something to do fill a runtime's queue. Rooms and
@@ -190,6 +196,7 @@ impl Server {
     /// Begins to serve.
     pub fn start(self) -> Running {
         let Self { edge, gateway, backend, health, http, reload, broken } = self;
+        reload.tell();
         let reload = Arc::new(reload);
         health.started(ready(gateway.as_ref(), backend.as_ref()), Arc::clone(&reload));
         let core = Handle::current();

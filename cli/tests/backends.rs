@@ -29,7 +29,7 @@ impl Quizzes {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving = edgeway_example_quiz::serve(listener, stop.clone());
+        let serving = edgeway_example_quiz::serve(listener, None, stop.clone());
         let task = tokio::spawn(async { serving.await.unwrap() });
         Self { addr, stop, task }
     }

@@ -37,6 +37,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--setup", action="store_true", help="install and generate what is needed, and stop")
     parser.add_argument("--listen", default="127.0.0.1:7500", metavar="HOST:PORT",
                         help="where gateways dial; port 0 takes a free one [default: %(default)s]")
+    tls = parser.add_argument_group("TLS, for gateways with [links] (without: in the clear, on this machine only)")
+    tls.add_argument("--ca", metavar="FILE", help="the CA of the gateways' certificates, PEM: links.ca")
+    tls.add_argument("--cert", metavar="FILE", help="this backend's certificate of the same CA (edgeway certs link quiz)")
+    tls.add_argument("--key", metavar="FILE", help="its key")
     parser.add_argument("--ban", action="append", default=[], metavar="USER",
                         help="closes the Sessions of this user with `kicked`; may be given more than once")
     parser.add_argument("--echo", action="append", default=[], metavar="TYPE",
@@ -46,7 +50,24 @@ def arguments() -> argparse.Namespace:
     host, _, port = args.listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         parser.error(f"--listen: `{args.listen}` is no address; expected HOST:PORT such as 127.0.0.1:7500")
+    if len({args.ca is None, args.cert is None, args.key is None}) > 1:
+        parser.error("--ca, --cert and --key go together")
     return args
+
+
+def listen(server, args: argparse.Namespace) -> int:
+    """The port that it listens on; 0 where that is impossible."""
+    import grpc
+
+    try:
+        if args.ca is None:
+            return server.add_insecure_port(args.listen)
+        ca, cert, key = (Path(path).read_bytes() for path in (args.ca, args.cert, args.key))
+        # Certificates of both sides: a gateway without one of this CA is refused.
+        credentials = grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+        return server.add_secure_port(args.listen, credentials)
+    except RuntimeError:
+        return 0
 
 
 async def serve(args: argparse.Namespace) -> int:
@@ -63,12 +84,13 @@ async def serve(args: argparse.Namespace) -> int:
     server = grpc.aio.server(options=OPTIONS)
     rpc.add_BackendServicer_to_server(backend, server)
     try:
-        port = server.add_insecure_port(args.listen)
-    except RuntimeError:
-        port = 0
+        port = listen(server, args)
+    except OSError as e:
+        print(f"error: cannot read a certificate: {e}", file=sys.stderr)
+        return 1
     if port == 0:
-        print(f"error: cannot listen on {args.listen}: is a quiz running already? "
-              "Stop it, or choose another address with --listen", file=sys.stderr)
+        print(f"error: cannot listen on {args.listen}: is a quiz running already, or are the certificates not good? "
+              "Stop it, choose another address with --listen, or see the line above", file=sys.stderr)
         return 1
     await server.start()
     print(f"ready grpc={args.listen.rpartition(':')[0]}:{port}", flush=True)

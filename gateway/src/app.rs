@@ -69,7 +69,8 @@ impl Gateway {
     pub fn bind(config: Config) -> Result<Self, BindError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|e| BindError::Random(e.to_string()))?;
-        let links = Links::new(u64::from_ne_bytes(random), &config.name, config.routing)?;
+        let gateway = u64::from_ne_bytes(random);
+        let links = Links::new(gateway, &config.name, config.routing, config.links)?;
         let settings = settings(&config.limits, config.tcp_bbr);
         let failed = |what, addr, key| move |source| BindError::Listen { what, addr, key, source };
         let (mut quic, mut tcp) = (None, None);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use edgeway_linktls::{Identity, Links};
 use edgeway_transport::tls::ServerTls;
 use serde::{Deserialize, Serialize};
 
@@ -195,6 +196,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where Sessions and logins go.
     pub routing: Routing,
+    /// With which backends are dialled; none in the clear.
+    pub links: Option<Identity>,
 }
 
 struct Checker(Vec<Problem>);
@@ -224,7 +227,7 @@ impl Checker {
 }
 
 /// Checks everything and reports all that is wrong. `tls` is the certificate chain and key, PEM,
-/// that the caller has read.
+/// that the caller has read; `links` says which backends can be dialled.
 ///
 /// # Errors
 /// Every problem, with its key.
@@ -232,6 +235,7 @@ pub fn validate(
     raw: RawGateway,
     backends: RawBackends,
     tls: Option<(Vec<u8>, Vec<u8>)>,
+    links: &Links,
 ) -> Result<Config, Vec<Problem>> {
     let mut check = Checker(Vec::new());
     let quic = check.addr("gateway.listen.quic", &raw.listen.quic);
@@ -267,15 +271,9 @@ pub fn validate(
         if nodes.is_empty() {
             check.add(&format!("backends.{name}"), "no instance; expected a list of \"host:port\"");
         }
-        for node in nodes {
-            if node
-                .rsplit_once(':')
-                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-            {
-                check.add(
-                    &format!("backends.{name}"),
-                    format!("`{node}` is no address; expected host:port"),
-                );
+        for (i, node) in nodes.iter().enumerate() {
+            if let Err(problem) = links.check(node) {
+                check.add(&format!("backends.{name}.{i}"), format!("`{node}` {problem}"));
             }
         }
     }
@@ -289,6 +287,7 @@ pub fn validate(
             tls,
             limits,
             routing: Routing { routes, login: raw.login, backends },
+            links: links.identity().cloned(),
         })
     } else {
         Err(check.0)

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use edgeway_linktls::causes;
 use edgeway_proto::{link::Stream, rooms::to_owner_item::Item};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
@@ -168,7 +169,7 @@ impl Node {
                 let (uplink, replies) = match dialler.dial(access.owners().access).await {
                     Ok(dialled) => dialled,
                     Err(status) => {
-                        let reason = status.message();
+                        let reason = causes(&status);
                         tracing::warn!(owner = %self.name, role = self.role.name(), reason, "an owner cannot be reached");
                         return;
                     }

@@ -5,7 +5,7 @@ use std::{
     collections::HashSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
 };
 
-use edgeway_proto::limits;
+use edgeway_linktls::Links;
 
 use super::{Auth, ConfigProblem, HistorySync, Nodes, RawAuth, RawNodes, RawRooms, Rooms};
 use crate::auth::{PasswordHash, check_name};
@@ -23,12 +23,16 @@ const PER_SESSION: i64 = 1_000;
 /// The slot takes 6 bits of a group's handle.
 const SLOTS: RangeInclusive<i64> = 0..=63;
 
-#[derive(Default)]
-pub(super) struct Check {
+pub(super) struct Check<'a> {
+    links: &'a Links,
     problems: Vec<ConfigProblem>,
 }
 
-impl Check {
+impl<'a> Check<'a> {
+    pub(super) fn new(links: &'a Links) -> Self {
+        Self { links, problems: Vec::new() }
+    }
+
     pub(super) fn finish<T>(self, value: T) -> Result<T, Vec<ConfigProblem>> {
         if self.problems.is_empty() { Ok(value) } else { Err(self.problems) }
     }
@@ -46,16 +50,8 @@ impl Check {
             );
             return default;
         };
-        if !addr.ip().is_loopback() {
-            self.problem(
-                "backend.listen",
-                format!(
-                    "{addr} can be reached from other machines, and links between machines need \
-                     certificates on both sides, which cannot be configured yet; listen on loopback, \
-                     such as 127.0.0.1:{}",
-                    addr.port()
-                ),
-            );
+        if let Some(problem) = self.links.listen_problem(addr) {
+            self.problem("backend.listen", format!("{addr} {problem}"));
         }
         addr
     }
@@ -198,7 +194,7 @@ impl Check {
     fn addresses(&mut self, key: &str, raw: Vec<String>) -> Vec<String> {
         let mut seen = HashSet::new();
         for (i, addr) in raw.iter().enumerate() {
-            if let Err(problem) = check_address(addr) {
+            if let Err(problem) = self.links.check_own(addr) {
                 self.problem(format!("{key}.{i}"), format!("`{addr}` {problem}"));
             }
             if !seen.insert(addr) {
@@ -234,24 +230,4 @@ impl Check {
             }
         }
     }
-}
-
-/// HOST:PORT on loopback: what can be dialled without certificates.
-fn check_address(addr: &str) -> Result<(), String> {
-    let Some((host, port)) = addr.rsplit_once(':') else {
-        return Err("has no port; write HOST:PORT, such as 127.0.0.1:7400".to_owned());
-    };
-    if !port.parse::<u16>().is_ok_and(|p| p != 0) {
-        return Err(format!("has the port `{port}`; a port is a number from 1 to 65535"));
-    }
-    if host.is_empty() || addr.len() > limits::REASON_BYTES {
-        return Err("has no host, or one that is too long; write HOST:PORT".to_owned());
-    }
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    if host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()) {
-        return Ok(());
-    }
-    Err("is on another machine, and links between machines need certificates, which cannot be \
-         configured yet; only loopback addresses can be linked"
-        .to_owned())
 }

@@ -9,6 +9,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+use edgeway_linktls::{Identity, Links};
 pub use raw::{RawAuth, RawBackend, RawConfig, RawHistory, RawNodes, RawRedis, RawRooms, RawStore};
 
 use crate::{auth::PasswordHash, store::RedisServer};
@@ -63,6 +64,8 @@ pub struct Config {
     pub auth: Auth,
     /// The processes of each role.
     pub nodes: Nodes,
+    /// With which links are served and dialled; none in the clear.
+    pub links: Option<Identity>,
 }
 
 /// Which store.
@@ -132,12 +135,16 @@ pub struct Nodes {
 }
 
 /// Turns what the file says into what the program uses. `default_listen` is [`LISTEN_UP`] or
-/// [`LISTEN_BACKEND`].
+/// [`LISTEN_BACKEND`]; `links` says which addresses can be linked.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the sections.
-pub fn validate(raw: RawConfig, default_listen: SocketAddr) -> Result<Config, Vec<ConfigProblem>> {
-    let mut check = check::Check::default();
+pub fn validate(
+    raw: RawConfig,
+    default_listen: SocketAddr,
+    links: &Links,
+) -> Result<Config, Vec<ConfigProblem>> {
+    let mut check = check::Check::new(links);
     let config = Config {
         listen: check.listen(raw.backend.listen, default_listen),
         data_dir: check.data_dir(raw.backend.data_dir),
@@ -149,6 +156,7 @@ pub fn validate(raw: RawConfig, default_listen: SocketAddr) -> Result<Config, Ve
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),
         nodes: check.nodes(raw.nodes),
+        links: links.identity().cloned(),
     };
     check.finish(config)
 }

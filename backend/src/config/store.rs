@@ -8,7 +8,7 @@ use crate::store::{RedisServer, RedisUrl};
 /// Long enough to say which cluster it is; it is in every key.
 const PREFIX_BYTES: usize = 64;
 
-impl Check {
+impl Check<'_> {
     pub(super) fn store(&mut self, raw: RawStore) -> StoreConfig {
         let has_redis = !raw.redis.is_empty();
         match raw.engine.as_deref() {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn problems(raw: RawConfig) -> Vec<ConfigProblem> {
-    validate(raw, LISTEN_BACKEND).unwrap_err()
+    validate(raw, LISTEN_BACKEND, &Links::Off).unwrap_err()
 }
 
 fn keys(raw: RawConfig) -> Vec<String> {
@@ -12,7 +12,7 @@ fn keys(raw: RawConfig) -> Vec<String> {
 
 #[test]
 fn an_empty_config_is_a_working_one() {
-    let config = validate(RawConfig::default(), LISTEN_UP).unwrap();
+    let config = validate(RawConfig::default(), LISTEN_UP, &Links::Off).unwrap();
     assert_eq!(config.listen, LISTEN_UP);
     assert_eq!(config.data_dir, PathBuf::from("edgeway-data"));
     assert_eq!(config.rooms.chat_per_second, 20);
@@ -96,7 +96,7 @@ fn passwords_must_be_argon2id_hashes() {
     assert_eq!(keys(with("secret")), ["auth.users.ada"]);
     assert!(problems(with("secret"))[0].problem.contains("argon2id"));
     let good = PasswordHash::new(b"secret").unwrap().to_string();
-    assert!(validate(with(&good), LISTEN_BACKEND).is_ok());
+    assert!(validate(with(&good), LISTEN_BACKEND, &Links::Off).is_ok());
 }
 
 #[test]
@@ -116,7 +116,8 @@ fn redis(redis: RawRedis) -> RawConfig {
 fn a_store_on_redis_takes_a_server_a_cluster_and_a_history_of_its_own() {
     let url = |url: &str| crate::store::RedisUrl::parse(url).unwrap();
     let raw = RawRedis { url: Some("redis://:secret@redis:1".into()), ..RawRedis::default() };
-    let StoreConfig::Redis(one) = validate(redis(raw), LISTEN_UP).unwrap().store else {
+    let StoreConfig::Redis(one) = validate(redis(raw), LISTEN_UP, &Links::Off).unwrap().store
+    else {
         unreachable!()
     };
     let server = RedisServer { urls: vec![url("redis://:secret@redis:1")], cluster: false };
@@ -134,7 +135,8 @@ fn a_store_on_redis_takes_a_server_a_cluster_and_a_history_of_its_own() {
         ca: Some("ca.pem".into()),
         ..RawRedis::default()
     };
-    let StoreConfig::Redis(many) = validate(redis(raw), LISTEN_UP).unwrap().store else {
+    let StoreConfig::Redis(many) = validate(redis(raw), LISTEN_UP, &Links::Off).unwrap().store
+    else {
         unreachable!()
     };
     let expected = RedisConfig {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_linktls::{AddressProblem, Identity, Peer, causes};
 use edgeway_proto::{
     link::Stream,
     rooms::{
@@ -16,10 +17,7 @@ use edgeway_proto::{
     },
 };
 use tokio_stream::StreamExt;
-use tonic::{
-    Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, Streaming, transport::Channel};
 
 use super::TO_OWNER_BYTES;
 use crate::{
@@ -34,7 +32,7 @@ const DIAL: Duration = Duration::from_secs(5);
 
 /// Dials one role of one process.
 pub(crate) struct Dialler {
-    endpoint: Endpoint,
+    peer: Peer,
     name: String,
     role: Role,
     links: AtomicU64,
@@ -55,18 +53,19 @@ pub(crate) struct Answers {
 }
 
 impl Dialler {
-    /// `address` is HOST:PORT; `name` is this process's, for the owner's logs.
+    /// `address` is HOST:PORT; `name` is this process's, for the owner's logs. In the clear without an
+    /// identity.
     ///
     /// # Errors
-    /// Where the address is none.
+    /// Where the address is none, or on another machine and there is no identity.
     pub(crate) fn new(
         address: &str,
         name: String,
         role: Role,
-    ) -> Result<Self, tonic::transport::Error> {
-        let endpoint = http2::client(Endpoint::from_shared(format!("http://{address}"))?);
+        identity: Option<&Identity>,
+    ) -> Result<Self, AddressProblem> {
         Ok(Self {
-            endpoint: endpoint.connect_timeout(DIAL),
+            peer: Peer::new(address, identity, DIAL, http2::client)?,
             name,
             role,
             links: AtomicU64::new(1),
@@ -103,7 +102,7 @@ impl Dialler {
         queue: &Arc<Queue<ToOwnerItem>>,
     ) -> Result<Streaming<FromOwner>, Status> {
         let channel: Channel =
-            self.endpoint.connect().await.map_err(|e| Status::unavailable(with_source(&e)))?;
+            self.peer.connect().await.map_err(|e| Status::unavailable(causes(&e)))?;
         let hello = AccessHello {
             access,
             name: self.name.clone(),
@@ -115,15 +114,6 @@ impl Dialler {
         let items =
             Drain::new(Arc::clone(queue)).map_while(Result::ok).map(|items| ToOwner { items });
         Ok(RoomsClient::new(channel).uplink(items).await?.into_inner())
-    }
-}
-
-/// tonic says "transport error" and keeps the reason in the source.
-fn with_source(e: &tonic::transport::Error) -> String {
-    use std::error::Error;
-    match e.source() {
-        Some(source) => format!("{e}: {source}"),
-        None => e.to_string(),
     }
 }
 

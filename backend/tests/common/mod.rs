@@ -14,6 +14,7 @@ use edgeway_backend::{
     Backend, Readiness, Roles,
     config::{self, RawBackend, RawConfig, RawNodes},
 };
+use edgeway_linktls::Links;
 use edgeway_proto::{
     AckStatus, Class, ErrorCode, Frame, Seq, Text,
     frame::{self, Ack, Deliver, Join, Joined, Presence, Send, join_flag, split},
@@ -46,7 +47,7 @@ pub struct Running {
 
 impl Running {
     pub async fn start(raw: RawConfig, roles: &str) -> Self {
-        let config = config::validate(raw, config::LISTEN_UP).unwrap();
+        let config = config::validate(raw, config::LISTEN_UP, &Links::Off).unwrap();
         let backend = Backend::start(config, Roles::parse(roles).unwrap()).await.unwrap();
         let (addr, readiness) = (backend.local_addr(), backend.readiness());
         let stop = CancellationToken::new();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::anyhow;
 use edgeway_gateway::config::{self as gateway, RawBackends, RawGateway};
+use edgeway_linktls::Links;
 
 use super::{Problem, ROLES, RawFile, Use};
 
@@ -20,12 +21,18 @@ pub struct GatewaySettings {
     raw: RawGateway,
     backends: RawBackends,
     tls: Option<Pem>,
+    links: Links,
 }
 
 impl GatewaySettings {
-    pub(super) fn validate(raw: &RawFile, purpose: Use, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn validate(
+        raw: &RawFile,
+        purpose: Use,
+        links: Links,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut settings =
-            Self { raw: raw.gateway.clone(), backends: raw.backends.clone(), tls: None };
+            Self { raw: raw.gateway.clone(), backends: raw.backends.clone(), tls: None, links };
         if purpose == Use::Up {
             settings.serve_roles_at(UNBOUND);
         }
@@ -39,8 +46,8 @@ impl GatewaySettings {
         // A certificate that another process has, or that is made later, is not missing.
         let may_lack_tls = is_told || is_backend || (purpose == Use::Up && settings.makes_tls());
         let (raw, backends) = (settings.raw.clone(), settings.backends.clone());
-        let found =
-            gateway::validate(raw, backends, settings.tls.clone()).err().unwrap_or_default();
+        let found = gateway::validate(raw, backends, settings.tls.clone(), &settings.links);
+        let found = found.err().unwrap_or_default();
         let counts = |p: &gateway::Problem| !(may_lack_tls && p.key.starts_with("gateway.tls"));
         let found = found.into_iter().filter(counts);
         problems.extend(found.map(|p| Problem { key: p.key, problem: p.problem }));
@@ -94,8 +101,8 @@ impl GatewaySettings {
     /// # Errors
     /// Where the certificate that was made is not good.
     pub fn config(self) -> anyhow::Result<gateway::Config> {
-        let Self { raw, backends, tls } = self;
-        gateway::validate(raw, backends, tls).map_err(|problems| {
+        let Self { raw, backends, tls, links } = self;
+        gateway::validate(raw, backends, tls, &links).map_err(|problems| {
             let lines: Vec<_> =
                 problems.iter().map(|p| format!("{}: {}", p.key, p.problem)).collect();
             anyhow!("the gateway cannot start: {}", lines.join("; "))

@@ -19,6 +19,7 @@ use std::{
 };
 
 use edgeway_backend::{Roles, check_roles, config as backend};
+use edgeway_linktls::{Identity, Links};
 use parse::Misfit;
 
 pub use gateway::GatewaySettings;
@@ -31,6 +32,9 @@ const EXAMPLE: &str = "edgeway.example.toml";
 
 /// The roles that `up` runs itself.
 pub const ROLES: [&str; 3] = ["access", "room", "peer"];
+
+/// Time enough to replace a certificate without haste.
+const SOON: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Something wrong with the value of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,8 @@ pub struct File {
     misfits: Vec<Misfit>,
     /// Keys that a flag has set, with the flag.
     flags: BTreeMap<&'static str, &'static str>,
+    /// For a process that was started without certificates of links.
+    links_wait: bool,
 }
 
 /// What the processes run with.
@@ -86,6 +92,8 @@ pub struct Settings {
     pub process: Process,
     pub gateway: GatewaySettings,
     pub backend: backend::Config,
+    /// The certificate of the links; none in the clear.
+    pub links: Option<Identity>,
     /// What has no effect, for the log.
     pub notes: Vec<String>,
 }
@@ -127,6 +135,13 @@ impl File {
         }
     }
 
+    /// For a process that runs with links in the clear, which only its next start changes: addresses on other
+    /// machines are wrong until then.
+    pub fn without_links(mut self) -> Self {
+        self.links_wait = true;
+        self
+    }
+
     /// Where the file is.
     pub fn path(&self) -> Option<&PathBuf> {
         self.path.as_ref()
@@ -150,23 +165,39 @@ impl File {
     pub fn settings(self, purpose: Use) -> Result<Settings, BadConfig> {
         let mut problems = Vec::new();
         let process = Process::validate(&self.raw, &mut problems);
-        let gateway = GatewaySettings::validate(&self.raw, purpose, &mut problems);
+        let links = self.links(&mut problems);
+        let gateway = GatewaySettings::validate(&self.raw, purpose, links.clone(), &mut problems);
         let listen = match purpose {
             Use::Up => backend::LISTEN_UP,
             Use::Gateway | Use::Backend(_) => backend::LISTEN_BACKEND,
         };
-        let backend = backend::validate(self.raw_backend(purpose), listen);
+        let backend = backend::validate(self.raw_backend(purpose), listen, &links);
         let found = match (&backend, purpose) {
             (Ok(backend), Use::Backend(roles)) => check_roles(backend, roles),
             (Ok(_), _) => Vec::new(),
             (Err(problems), _) => problems.clone(),
         };
-        problems.extend(found.into_iter().map(Problem::from));
+        // An address of a role is looked at by both.
+        let found = found.into_iter().map(Problem::from).filter(|p| !problems.contains(p));
+        let found: Vec<_> = found.collect();
+        problems.extend(found);
         match backend {
             Ok(backend) if problems.is_empty() && self.misfits.is_empty() => {
-                Ok(Settings { process, gateway, backend, notes: self.notes(purpose) })
+                let links = backend.links.clone();
+                let notes = self.notes(purpose, links.as_ref());
+                Ok(Settings { process, gateway, backend, links, notes })
             }
             _ => Err(BadConfig::Wrong(self.report(&problems))),
+        }
+    }
+
+    fn links(&self, problems: &mut Vec<Problem>) -> Links {
+        let mut found = Vec::new();
+        let links = self.raw.links.read(&mut found);
+        problems.extend(found.into_iter().map(|p| Problem::new(p.key, p.problem)));
+        match links {
+            Links::On(_) if self.links_wait => Links::Waiting,
+            links => links,
         }
     }
 
@@ -190,7 +221,7 @@ impl File {
         }
     }
 
-    fn notes(&self, purpose: Use) -> Vec<String> {
+    fn notes(&self, purpose: Use, links: Option<&Identity>) -> Vec<String> {
         let unused = |role: &&&str| purpose == Use::Up && self.raw.backends.contains_key(**role);
         let roles = ROLES
             .iter()
@@ -202,6 +233,20 @@ impl File {
              that server survives"
                 .to_owned()
         });
-        roles.chain(sync).collect()
+        roles.chain(sync).chain(links.and_then(ends_soon)).collect()
     }
+}
+
+/// A certificate of links that has to be replaced soon: without one nobody can be reached.
+fn ends_soon(links: &Identity) -> Option<String> {
+    let about = links.about();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?;
+    let left = about.not_after - i64::try_from(now.as_secs()).ok()?;
+    (left < SOON.as_secs().cast_signed()).then(|| {
+        format!(
+            "links.cert runs out on {}: replace its files (`edgeway certs link {} --force`); processes take \
+             new ones while they run, on SIGHUP or POST /reload",
+            about.until, about.subject
+        )
+    })
 }

@@ -3,6 +3,7 @@
 
 use edgeway_backend::config::{RawAuth, RawBackend, RawHistory, RawRooms, RawStore};
 use edgeway_gateway::config::{RawBackends, RawGateway};
+use edgeway_linktls::RawLinks;
 use serde::Deserialize;
 
 /// The whole file.
@@ -17,6 +18,8 @@ pub struct RawFile {
     pub auth: RawAuth,
     /// Addresses of the backend processes by name; gateways dial all of them.
     pub backends: RawBackends,
+    /// Certificates of the links between processes.
+    pub links: RawLinks,
     pub http: RawHttp,
     pub log: RawLog,
     pub runtime: RawRuntime,

@@ -133,6 +133,43 @@ fn what_is_wrong_with_the_store_is_told_with_its_line_and_without_its_password()
 }
 
 #[test]
+fn what_is_wrong_with_links_is_told_once_and_of_the_key_that_is_wrong() {
+    check(
+        "[links]\nca = \"/no/such.pem\"\n[backend]\nlisten = \"0.0.0.0:1\"\n",
+        &[
+            ("f:1: links.cert: ", "go together"),
+            ("f:1: links.key: ", "go together"),
+            ("f:2: links.ca: ", "cannot read /no/such.pem"),
+        ],
+    );
+    check("[links]\nnames = \"a\"\n", &[("f:2: links.names: ", "did you mean `name`?")]);
+    check(
+        "[backends]\na = [\"10.0.0.1:1\"]\nb = [\"localhost:1\", \"b:1\"]\nc = [\"https://c:1\"]\n\
+         d = [\"d\"]\n",
+        &[
+            ("f:2: backends.a.0: ", "certificates of both sides"),
+            ("f:3: backends.b.1: ", "edgeway certs --help"),
+            ("f:4: backends.c.0: ", "begins with https://"),
+            ("f:5: backends.d.0: ", "HOST:PORT"),
+        ],
+    );
+    // The same rule of gateways and backends is told once.
+    let far = "[backends]\naccess = [\"127.0.0.1:1\"]\nroom = [\"10.0.0.1:1\"]\npeer = [\"http://127.0.0.1:1\"]\n";
+    let room = Use::Backend(Roles::parse("room").expect("a role"));
+    let told = settings(far, room).expect_err("far").to_string();
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 2, "{told}");
+    assert!(
+        lines[0].starts_with("f:3: backends.room.0: `10.0.0.1:1` is on another machine"),
+        "{told}"
+    );
+    assert!(
+        lines[1].starts_with("f:4: backends.peer.0: `http://127.0.0.1:1` begins with"),
+        "{told}"
+    );
+}
+
+#[test]
 fn everything_that_is_wrong_is_told_at_once_in_the_order_of_the_file() {
     check(
         "[log]\nlevel = loud\n[rooms]\nper_session = 0\nmax_member = 1\n[gateway]\nname = 7\n\

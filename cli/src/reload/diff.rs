@@ -18,6 +18,9 @@ const USERS_ARE_OF: &str = "auth.mode";
 /// What every process takes that was not told its levels by a flag.
 pub const OF_LOGS: &str = "log.level";
 
+/// What every process takes that was started with certificates of links.
+pub const OF_LINKS: &str = "links.";
+
 /// Sections with passwords: their values are nobody's business.
 const SECRET: [&str; 2] = ["auth.", "store."];
 

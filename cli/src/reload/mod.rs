@@ -10,6 +10,7 @@ mod tests;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
+use edgeway_linktls::Identity;
 use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,7 +24,7 @@ use crate::{
     logging,
 };
 
-use diff::{OF_BACKENDS, OF_GATEWAYS, OF_LOGS};
+use diff::{OF_BACKENDS, OF_GATEWAYS, OF_LINKS, OF_LOGS};
 
 pub use diff::Changes;
 
@@ -44,6 +45,8 @@ pub struct Reload {
     complete: Complete,
     gateway: Option<edgeway_gateway::Control>,
     backend: Option<edgeway_backend::Control>,
+    /// That of the links, which cannot come or go while the process runs.
+    links: Option<Identity>,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
     path: Option<PathBuf>,
@@ -57,7 +60,18 @@ impl Reload {
         let (path, started) = (started.path().cloned(), started.text().to_owned());
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
-        Self { load, purpose, complete, gateway: None, backend: None, logs, path, started, current }
+        Self {
+            load,
+            purpose,
+            complete,
+            gateway: None,
+            backend: None,
+            links: None,
+            logs,
+            path,
+            started,
+            current,
+        }
     }
 
     /// Changes this gateway; `complete` does to its settings what was done at the start.
@@ -68,6 +82,19 @@ impl Reload {
     /// Changes this backend.
     pub fn backend(&mut self, backend: edgeway_backend::Control) {
         self.backend = Some(backend);
+    }
+
+    /// Replaces the certificate of these links.
+    pub fn links(&mut self, links: Option<Identity>) {
+        self.links = links;
+    }
+
+    /// Exports when the certificate of links runs out, so that somebody is warned before.
+    pub fn tell(&self) {
+        let Some(links) = &self.links else { return };
+        #[allow(clippy::cast_precision_loss, reason = "seconds of this century are exact")]
+        let until = links.about().not_after as f64;
+        metrics::gauge!("edgeway_links_certificate_expiry_timestamp_seconds").set(until);
     }
 
     /// Reads the file and uses it.
@@ -101,10 +128,14 @@ impl Reload {
     fn apply(&self) -> Result<Changes, Failure> {
         // One at a time: by file, signal and HTTP.
         let mut current = self.current.lock();
-        let file = (self.load)()?;
+        let mut file = (self.load)()?;
+        if self.links.is_none() {
+            file = file.without_links();
+        }
         let text = file.text().to_owned();
         let settings = file.settings(self.purpose)?;
-        let mut changes = Changes::between(&self.live(), &self.started, &current, &text);
+        let live = self.live(settings.links.is_some());
+        let mut changes = Changes::between(&live, &self.started, &current, &text);
         if let Some(gateway) = &self.gateway {
             let config = (self.complete)(settings.gateway).config()?;
             // The last that can fail: what follows is for all of the file.
@@ -117,6 +148,12 @@ impl Reload {
         }
         if let Some(backend) = &self.backend {
             backend.apply(&settings.backend);
+        }
+        if let (Some(current), Some(new)) = (&self.links, &settings.links)
+            && current.replace(new)
+        {
+            self.tell();
+            changes.live.push("links: another certificate".to_owned());
         }
         if self.logs {
             logging::set(&settings.process.log);
@@ -158,11 +195,12 @@ impl Reload {
         }
     }
 
-    /// The keys that this process takes while it runs.
-    fn live(&self) -> Vec<&'static str> {
+    /// The keys that this process takes while it runs. `links`: the file has certificates of links.
+    fn live(&self, links: bool) -> Vec<&'static str> {
         let gateways = self.gateway.iter().flat_map(|_| OF_GATEWAYS);
         let backends = self.backend.iter().flat_map(|_| OF_BACKENDS);
-        gateways.chain(backends).chain(self.logs.then_some(OF_LOGS)).collect()
+        let links = (links && self.links.is_some()).then_some(OF_LINKS);
+        gateways.chain(backends).chain(self.logs.then_some(OF_LOGS)).chain(links).collect()
     }
 
     /// The file's text, or why it cannot be read.

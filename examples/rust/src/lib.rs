@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
-    transport::{Server, server::TcpIncoming},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use crate::{
@@ -37,12 +37,44 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// The most that a message of a gateway may take.
 const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
+/// A handshake takes milliseconds; who connects and says nothing is cut.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// PEM texts of `[links]`, for gateways that have them: TLS with certificates of both sides.
+#[derive(Clone)]
+pub struct LinkPem {
+    /// `links.ca`: whose gateways are let in.
+    pub ca: Vec<u8>,
+    /// `links.cert`: must carry `links.name`, which gateways look for.
+    pub cert: Vec<u8>,
+    /// `links.key`.
+    pub key: Vec<u8>,
+}
+
+/// A server, in the clear without certificates.
+///
+/// # Errors
+/// What is not PEM, or a key of another certificate.
+fn server(links: Option<LinkPem>) -> Result<Server, tonic::transport::Error> {
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE));
+    let Some(LinkPem { ca, cert, key }) = links else { return Ok(server) };
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(cert, key))
+        // With this one, a gateway without a certificate of that CA is refused.
+        .client_ca_root(Certificate::from_pem(ca))
+        .timeout(HANDSHAKE);
+    server.tls_config(tls)
+}
+
 /// Serves gateways until `stop`; then tells every client to come back in a second.
 ///
 /// # Errors
-/// The listener fails.
+/// The certificates are not good, or the listener fails.
 pub async fn serve(
     listener: TcpListener,
+    links: Option<LinkPem>,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let mut random = [0; 8];
@@ -58,9 +90,7 @@ pub async fn serve(
     // Messages are batches already: to wait for more to come could only add delay.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let backend = BackendServer::new(service).max_decoding_message_size(MESSAGE_BYTES);
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+    server(links)?
         .add_service(backend)
         .serve_with_incoming_shutdown(incoming, async move {
             stop.cancelled().await;

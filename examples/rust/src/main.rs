@@ -3,7 +3,12 @@
 // It talks to a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{io::BufRead, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io::BufRead,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -11,6 +16,7 @@ use edgeway_client::{
     Ack, AckStatus, Bytes, Client, ClientConfig, Event, LeftCause, Login, Message, Room,
     TransportChoice, Trust,
 };
+use edgeway_example_quiz::LinkPem;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +61,28 @@ struct Serve {
     /// Where gateways dial; port 0 takes a free one.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7500")]
     listen: SocketAddr,
+    /// The CA of the gateways' certificates, PEM: links.ca. Without the three files links are in the clear,
+    /// for this machine only.
+    #[arg(long, value_name = "FILE", requires = "cert", requires = "key")]
+    ca: Option<PathBuf>,
+    /// This backend's certificate, PEM, of the same CA (`edgeway certs link quiz`).
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    key: Option<PathBuf>,
+}
+
+impl Serve {
+    fn links(&self) -> anyhow::Result<Option<LinkPem>> {
+        let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else {
+            return Ok(None);
+        };
+        let read = |path: &Path| {
+            std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        Ok(Some(LinkPem { ca: read(ca)?, cert: read(cert)?, key: read(key)? }))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,7 +116,10 @@ enum Transport {
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Args::parse().command {
-        None => serve(Serve { listen: SocketAddr::from(([127, 0, 0, 1], 7500)) }).await,
+        None => {
+            let listen = SocketAddr::from(([127, 0, 0, 1], 7500));
+            serve(Serve { listen, ca: None, cert: None, key: None }).await
+        }
         Some(Command::Serve(args)) => serve(args).await,
         Some(Command::Play(args)) => play(args).await,
     };
@@ -102,6 +133,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<()> {
+    let links = args.links()?;
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!("cannot listen on {}: choose another address with --listen", args.listen)
     })?;
@@ -112,7 +144,7 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         let _ = tokio::signal::ctrl_c().await;
         stopper.cancel();
     });
-    Ok(edgeway_example_quiz::serve(listener, stop).await?)
+    Ok(edgeway_example_quiz::serve(listener, links, stop).await?)
 }
 
 async fn play(args: Play) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use edgeway_linktls::{AddressProblem, Identity, causes};
 use edgeway_proto::{
     CloseCode,
     auth::{LoginRequest, LoginResponse, auth_client::AuthClient},
@@ -136,6 +137,8 @@ pub struct Links {
     next: AtomicU64,
     gateway: u64,
     name: String,
+    /// With which backends are dialled; none in the clear.
+    identity: Option<Identity>,
 }
 
 /// The instances that links are kept to.
@@ -158,20 +161,25 @@ struct Running {
 
 /// Why the backends cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
-#[error("backend address `{addr}`: {problem}; expected host:port")]
+#[error("backend address `{addr}` {problem}")]
 pub struct AddressError {
     addr: String,
-    problem: String,
+    problem: AddressProblem,
 }
 
 impl Links {
     /// The backends as configured; nothing is dialled yet.
     ///
     /// # Errors
-    /// An address that is none.
-    pub fn new(gateway: u64, name: &str, routing: Routing) -> Result<Arc<Self>, AddressError> {
+    /// An address that is none, or one on another machine without an identity.
+    pub fn new(
+        gateway: u64,
+        name: &str,
+        routing: Routing,
+        identity: Option<Identity>,
+    ) -> Result<Arc<Self>, AddressError> {
         let mut kept = Kept::default();
-        let (table, _) = kept.table(routing)?;
+        let (table, _) = kept.table(routing, identity.as_ref())?;
         Ok(Arc::new(Self {
             table: RwLock::new(Arc::new(table)),
             kept: Mutex::new(kept),
@@ -179,6 +187,7 @@ impl Links {
             next: AtomicU64::new(1),
             gateway,
             name: name.to_owned(),
+            identity,
         }))
     }
 
@@ -234,10 +243,10 @@ impl Links {
     /// given up once its Sessions have gone.
     ///
     /// # Errors
-    /// An address that is none; nothing has changed.
+    /// As of [`new`](Self::new); nothing has changed.
     pub fn apply(self: &Arc<Self>, routing: Routing) -> Result<(), AddressError> {
         let mut kept = self.kept.lock();
-        let (table, gone) = kept.table(routing)?;
+        let (table, gone) = kept.table(routing, self.identity.as_ref())?;
         *self.table.write() = Arc::new(table);
         if let Some(running) = &kept.running {
             for (node, stop) in kept.nodes.values() {
@@ -330,7 +339,7 @@ impl Links {
             .login(request)
             .await
             .map(tonic::Response::into_inner)
-            .map_err(|status| format!("{}: {}", status.code(), status.message()))
+            .map_err(|status| causes(&status))
     }
 }
 
@@ -340,13 +349,18 @@ type Instance = (Arc<Node>, CancellationToken);
 impl Kept {
     /// The table of a config, of the instances that are there and new ones; and those that are in
     /// it no more. Changes nothing where an address is none.
-    fn table(&mut self, routing: Routing) -> Result<(Table, Vec<Instance>), AddressError> {
+    fn table(
+        &mut self,
+        routing: Routing,
+        identity: Option<&Identity>,
+    ) -> Result<(Table, Vec<Instance>), AddressError> {
         let Routing { routes, login, backends } = routing;
         let named: HashSet<&String> = backends.values().flatten().collect();
         let mut new = Vec::new();
         for addr in &named {
             if !self.nodes.contains_key(*addr) {
-                new.push(((*addr).clone(), (Arc::new(Node::new(addr)?), CancellationToken::new())));
+                let node = Arc::new(Node::new(addr, identity)?);
+                new.push(((*addr).clone(), (node, CancellationToken::new())));
             }
         }
         self.nodes.extend(new);

@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use edgeway_linktls::{Identity, Peer, causes};
 use edgeway_proto::{
     CloseCode,
     link::{self, Hello, backend_client::BackendClient, up_item::Item},
 };
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tracing::{info, warn};
 
 use super::{
@@ -54,7 +55,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) addr: String,
-    endpoint: Endpoint,
+    peer: Peer,
     /// For requests beside the link; connects when it is first used.
     pub(super) channel: Channel,
     link: Mutex<Option<Arc<Link>>>,
@@ -66,25 +67,24 @@ impl Node {
     /// Nothing is dialled yet.
     ///
     /// # Errors
-    /// An address that is none.
-    pub(super) fn new(addr: &str) -> Result<Self, AddressError> {
-        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
-            .map_err(|e| AddressError { addr: addr.to_owned(), problem: e.to_string() })?
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Some(TCP_IDLE))
-            .tcp_keepalive_interval(Some(Duration::from_secs(1)))
-            .tcp_keepalive_retries(Some(TCP_PROBES))
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint
-            .clone()
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .connect_lazy();
+    /// An address that is none, or one on another machine without an identity.
+    pub(super) fn new(addr: &str, identity: Option<&Identity>) -> Result<Self, AddressError> {
+        let peer = Peer::new(addr, identity, CONNECT_TIMEOUT, |endpoint| {
+            endpoint
+                .tcp_nodelay(true)
+                .tcp_keepalive(Some(TCP_IDLE))
+                .tcp_keepalive_interval(Some(Duration::from_secs(1)))
+                .tcp_keepalive_retries(Some(TCP_PROBES))
+                .initial_stream_window_size(WINDOW_BYTES)
+                .initial_connection_window_size(WINDOW_BYTES)
+        })
+        .map_err(|problem| AddressError { addr: addr.to_owned(), problem })?;
+        let channel = peer.connect_lazy(|endpoint| {
+            endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE)
+        });
         Ok(Self {
             addr: addr.to_owned(),
-            endpoint,
+            peer,
             channel,
             link: Mutex::new(None),
             kept: AtomicBool::new(false),
@@ -200,25 +200,14 @@ async fn open(
     node: &Node,
     queue: &Arc<Queue>,
 ) -> Result<(tonic::Streaming<link::Down>, Channel), String> {
-    let channel = node.endpoint.connect().await.map_err(|e| chain(&e))?;
+    let channel = node.peer.connect().await.map_err(|e| causes(&e))?;
     let mut client = BackendClient::new(channel.clone())
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let response = client.link(Requests(Arc::clone(queue)));
     match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => Ok((response.into_inner(), channel)),
-        Ok(Err(status)) => Err(format!("{}: {}", status.code(), status.message())),
+        Ok(Err(status)) => Err(causes(&status)),
         Err(_) => Err(format!("it has not answered Hello for {ANSWER_TIMEOUT:?}")),
     }
-}
-
-/// An error with its causes: tonic's own text says only "transport error".
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

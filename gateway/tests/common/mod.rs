@@ -13,6 +13,7 @@ use edgeway_gateway::{
     Gateway,
     config::{RawGateway, validate},
 };
+use edgeway_linktls::Links;
 use edgeway_transport::{
     Dialer, Settings,
     tls::{ClientTls, Trust},
@@ -106,7 +107,7 @@ impl Edge {
         let backends =
             backends.iter().map(|(name, addr)| (name.clone(), vec![addr.clone()])).collect();
         let pem = (certs.cert_pem.into_bytes(), certs.key_pem.into_bytes());
-        let mut config = validate(raw, backends, Some(pem)).unwrap();
+        let mut config = validate(raw, backends, Some(pem), &Links::Off).unwrap();
         config.plain = Some(plain.parse().unwrap());
         let routing = config.routing.clone();
         let gateway = Gateway::bind(config).unwrap();
