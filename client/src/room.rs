@@ -38,6 +38,30 @@ impl Room {
         Ok(Self { guard: Arc::clone(guard), session, name: name.into(), id })
     }
 
+    /// Joins many in one go: what the server is asked leaves together, and no room waits for another.
+    pub(crate) async fn join_all(
+        guard: &Arc<Guard>,
+        session: SessionId,
+        names: Vec<String>,
+    ) -> Vec<Result<Self, RequestError>> {
+        let options = JoinOptions::default();
+        let waiting: Vec<_> = guard.shared.with(|core| {
+            let ask = |name: &String| {
+                let (answer, waiting) = oneshot::channel();
+                core.join(session, name, &options, answer);
+                waiting
+            };
+            names.iter().map(ask).collect()
+        });
+        let mut rooms = Vec::with_capacity(names.len());
+        for (name, waiting) in names.into_iter().zip(waiting) {
+            let id = waiting.await.unwrap_or(Err(RequestError::Closed));
+            let room = |id| Self { guard: Arc::clone(guard), session, name: name.into(), id };
+            rooms.push(id.map(room));
+        }
+        rooms
+    }
+
     /// The room's name.
     #[must_use]
     pub fn name(&self) -> Arc<str> {

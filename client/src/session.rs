@@ -140,6 +140,11 @@ impl Rooms {
         Room::join(&self.guard, self.id, room, options).await
     }
 
+    /// Joins many rooms in one call, as [`Client::join_all`](crate::Client::join_all).
+    pub async fn join_all(&self, rooms: Vec<String>) -> Vec<Result<Room, RequestError>> {
+        Room::join_all(&self.guard, self.id, rooms).await
+    }
+
     /// Queues a frame of the backend's own, of a kind from 0x80, on the lane of a class. There is no
     /// answer, and it is not sent again. Those of the backend come as
     /// [`Event::Frame`](crate::Event::Frame).

@@ -440,3 +440,28 @@ async fn a_client_that_only_sends_needs_no_reader() {
         room.send_signal(Bytes::from(vec![0; 4096])).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn many_rooms_are_joined_in_one_call_and_each_has_an_answer_of_its_own() {
+    for transport in [TransportChoice::Quic, TransportChoice::Tcp] {
+        let server = Server::start(Listen::Both);
+        let (ann, mut to_ann) = connect(&server, "ann", transport).await;
+        let mut names: Vec<String> = (0..300).map(|n| format!("room-{n}")).collect();
+        names[100] = String::new();
+        names[200] = "room-7".to_owned();
+        let rooms = ann.join_all(names.clone()).await;
+        assert_eq!(rooms.len(), 300);
+        for (name, room) in names.iter().zip(&rooms) {
+            match room {
+                Ok(room) => assert_eq!(*room.name(), **name),
+                Err(error) => assert_eq!((&**name, error), ("", &RequestError::BadName)),
+            }
+        }
+        server.publish("room-299", Class::Signal, bytes("hello"));
+        assert_eq!(&*message(&mut to_ann).await.room, "room-299");
+        assert!(ann.join_all(Vec::new()).await.is_empty());
+        ann.close().await;
+        let after = ann.join_all(vec!["room-0".to_owned(), "new".to_owned()]).await;
+        assert!(after.iter().all(Result::is_err), "{after:?}");
+    }
+}

@@ -8,6 +8,7 @@ mod fleet;
 mod floor;
 mod history;
 mod idle;
+mod joins;
 mod load;
 mod median;
 mod nats;
@@ -56,6 +57,10 @@ Examples:
       loadtest room --burst --secs 60 --strokes 50 --stall 10
   What 10,000 idle members cost, and what bare QUIC needs for as many:
       loadtest idle --connections 10000 --floor
+  10,000 members a second who come and go in a room of 50 and in one of 50,000, with Redis:
+      loadtest joins --members 50,50000 --rate 10000 --store redis
+  One user who joins 300 rooms of 500 in one call:
+      loadtest joins --many 300 --members 500
   A class of 500 who all speak at once every second, on a bare QUIC server:
       loadtest floor --members 500 --rate 1 --burst --size 100 --secs 20
   What 10,000 idle connections cost a bare QUIC server:
@@ -75,6 +80,7 @@ Exit status: 0 it held, 1 it did not (messages lost, twice, out of order; server
 enum Scenario {
     Room(Box<room::Args>),
     Idle(Box<idle::Args>),
+    Joins(Box<joins::Args>),
     Floor(floor::Args),
     Nats(nats::Args),
     History(Box<history::Args>),
@@ -99,6 +105,7 @@ fn main() -> ExitCode {
     let outcome = match cli.scenario {
         Scenario::Room(args) => room::run(*args),
         Scenario::Idle(args) => idle::run(*args),
+        Scenario::Joins(args) => joins::run(*args),
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
         Scenario::History(args) => history::run(&args),

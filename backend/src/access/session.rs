@@ -31,6 +31,10 @@ pub(super) use places::Place;
 /// which is what its client can have sent.
 const PARKED_BYTES: usize = 128 * 1024;
 
+/// Joins under way of all Sessions but those that join many rooms at once: up to here no memory is taken in
+/// advance.
+const FEW: usize = 4;
+
 /// Who owns a name.
 pub(super) trait Route {
     fn owner(&self, role: Role, room: &str) -> OwnerId;
@@ -54,7 +58,7 @@ pub(super) struct Session {
     groups: HashMap<u64, Group>,
     /// Boxed: few have any.
     past: Option<Box<places::Past>>,
-    /// Joins that their owners have not answered. Few, and each is answered once.
+    /// Joins that their owners have not answered; each is answered once.
     joins: Vec<Join>,
     /// Frames for a group that may be the answer to one of `joins`, and what came after them, by
     /// stream: an owner's answer may reach the client before it gets here.
@@ -286,7 +290,9 @@ impl Session {
         let owner = route.owner(identity.kind.owner(), &place.room);
         let group = Group { owner, foreign: place.foreign, name: hash(&place.room) };
         let replaces = self.past.as_ref().and_then(|past| past.replaces);
-        self.joins.reserve_exact(1);
+        if self.joins.len() < FEW {
+            self.joins.reserve_exact(1);
+        }
         self.joins.push(Join { request: join.request, group, replaces });
         let item = rooms::Join {
             session: Some(identity.session),

@@ -26,10 +26,9 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use edgeway_proto::{Class, ErrorCode, Seq};
 
-use crate::store::{Append, LogHead, LogId, Origin, Record};
+use crate::store::{Append, LogHead, LogId, Record};
 use chat::Chat;
 pub use config::RoomConfig;
 pub(crate) use event::RETRY_AFTER_MS;
@@ -37,7 +36,7 @@ pub use event::{Counts, Effect, Effects, Event, Join, Now, SessionId};
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
-use presence::Presence;
+use presence::{Beat, Presence};
 use senders::Senders;
 use state::State;
 
@@ -53,7 +52,7 @@ pub enum Kind {
 /// What the store knows of a room when it is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
-    /// The ends of the logs, by class.
+    /// The ends of the logs, by class. The epoch is the one after the last entry.
     pub heads: [LogHead; 3],
     /// The latest signal of each key.
     pub state: Vec<Record>,
@@ -81,21 +80,8 @@ pub struct Room {
     empty_since: Option<Duration>,
 }
 
-/// The entries that begin the epochs of a new owner. They are stored before it does anything else:
-/// the store then refuses whatever an older owner still has.
-#[must_use]
-pub fn seals(group: u64, heads: &[LogHead; 3], wall_ms: u64) -> Vec<Append> {
-    let seal = |class: Class| {
-        let seq = Seq::new(heads[class.index()].last.epoch + 1, 0);
-        let (origin, key, frame) = (Origin::default(), String::new(), Bytes::new());
-        let record = Record { seq, origin, time_ms: wall_ms, expires_ms: 0, key, frame };
-        Append { log: LogId { group, class }, record }
-    };
-    Class::ALL.map(seal).into()
-}
-
 impl Room {
-    /// A room whose [`seals`] are stored.
+    /// A room whose logs this owner has sealed, see [`crate::store::Store::open`].
     #[must_use]
     pub fn new(group: u64, kind: Kind, config: Arc<RoomConfig>, loaded: Loaded, now: Now) -> Self {
         let epoch = |class: Class| loaded.heads[class.index()].last.epoch + 1;
@@ -109,10 +95,11 @@ impl Room {
         // Versions of a later owner are later, so that no client takes them for old ones.
         let version = epoch(Class::Signal) << 32;
         let (names_max, interval) = (config.presence_names_max, config.presence_interval);
+        let presence = Presence::new(version, names_max, Beat::of(group, interval));
         Self {
             group,
             kind,
-            members: Members::new(Presence::new(version, names_max, interval)),
+            members: Members::new(presence),
             senders,
             logs: [log(Class::Signal), log(Class::Binary)],
             chat: Chat::new(epoch(Class::Chat), &config, now),

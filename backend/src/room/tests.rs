@@ -9,6 +9,7 @@ use edgeway_proto::{
 };
 
 use super::{simulation::decode, *};
+use crate::store::Origin;
 
 /// A room and a clock.
 struct Bench {
@@ -348,8 +349,10 @@ fn presence_is_one_difference_a_second_and_says_nothing_of_who_left_and_came_bac
     let c = SessionId { gateway: 1, session: 3 };
     bench.join(c, "ann");
     bench.apply(Event::Leave { session: A, access: 5, request: 0 });
-    assert!(published(&bench.pass(Duration::from_millis(999))).is_empty());
-    let told = published(&bench.pass(Duration::from_millis(1)));
+    // At a moment of the room's own, within a second.
+    let tenths: Vec<_> =
+        (0..10).map(|_| published(&bench.pass(Duration::from_millis(100)))).collect();
+    let told = tenths.concat();
     let [Frame::Presence(told)] = &told[..] else { panic!("{told:?}") };
     assert_eq!((told.members, told.joined.len(), told.left.len()), (2, 2, 0));
     bench.apply(Event::Leave { session: c, access: 5, request: 0 });
@@ -529,9 +532,6 @@ fn a_new_owner_goes_on_in_the_next_epoch_and_knows_what_was_accepted() {
     let last = Seq::new(3, 9);
     let head = LogHead { last, last_message: last, last_ids: vec![origin], recent };
     let loaded = Loaded { heads: [head, LogHead::default(), LogHead::default()], state: vec![] };
-    let seals = seals(7, &loaded.heads, 0);
-    let seqs: Vec<Seq> = seals.iter().map(|seal| seal.record.seq).collect();
-    assert_eq!(seqs, [Seq::new(4, 0), Seq::new(1, 0), Seq::new(1, 0)]);
     let mut bench = Bench::new(Kind::Room, |_| {});
     let config = bench.room.config.clone();
     bench.room = Room::new(7, Kind::Room, config, loaded, bench.now);

@@ -44,8 +44,13 @@ pub struct OwnerConfig {
     pub history_reads: usize,
     /// History requests that may wait for their turn. Above: `rate_limited`.
     pub history_waiting: usize,
-    /// Rooms that are looked up or loaded at the same time.
+    /// Rooms that are loaded at the same time, beyond which they wait: as many as one Session may join in
+    /// one call, so that those do not wait for each other. What each reads of a store on Redis is 100
+    /// KB at most, beside the last message id of each device that it knows.
     pub loads: usize,
+    /// Bytes of names whose handles are remembered; the names that nobody has used for longest are
+    /// looked up again.
+    pub names_bytes: usize,
     /// Joins that wait for one room to be loaded. Above: `unavailable`.
     pub joins_waiting: usize,
     /// How long a shard that is to end may take to store what it has accepted.
@@ -70,7 +75,9 @@ impl Default for OwnerConfig {
             store_retry: Duration::from_millis(100),
             history_reads: 64,
             history_waiting: 4096,
-            loads: 64,
+            loads: 1000,
+            // Of some 200,000 rooms.
+            names_bytes: 16 << 20,
             joins_waiting: 10_000,
             drain: Duration::from_secs(5),
         }

@@ -1,10 +1,10 @@
-//! Rooms on their way in: what the store knows of them, and the seal that makes this owner theirs.
+//! Rooms on their way in: what the store knows of them, once it has sealed their logs for this owner.
 
 use edgeway_proto::Class;
 
 use crate::{
-    room::{Join, Loaded, seals},
-    store::{LogHead, LogId, Store, StoreError},
+    room::{Join, Loaded},
+    store::{Store, StoreError},
 };
 
 /// Joins that wait for their room.
@@ -13,23 +13,16 @@ pub(super) struct Waiting {
     pub(super) joins: Vec<Join>,
 }
 
-/// Reads a room and seals its logs.
+/// Takes a room over.
 pub(super) async fn load(
     store: &dyn Store,
     group: u64,
     wall_ms: u64,
 ) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded::default();
-    for class in Class::ALL {
-        loaded.heads[class.index()] = store.head(LogId { group, class }).await?;
+    let opened = store.open(group, &Class::ALL, wall_ms).await?;
+    let mut loaded = Loaded { state: opened.state, ..Loaded::default() };
+    for (class, head) in Class::ALL.into_iter().zip(opened.heads) {
+        loaded.heads[class.index()] = head;
     }
-    store.append(seals(group, &loaded.heads, wall_ms)).await?;
-    // After the seal, and once more: nothing that an older owner still stored can be missed. What is sealed
-    // is the epoch that was found first.
-    for class in Class::ALL {
-        let head = &mut loaded.heads[class.index()];
-        *head = LogHead { last: head.last, ..store.head(LogId { group, class }).await? };
-    }
-    loaded.state = store.state(group, wall_ms).await?;
     Ok(loaded)
 }

@@ -18,6 +18,8 @@ pub(super) struct MemoryStore {
     /// The next append is stored, and says that it was not.
     pub(super) lie: AtomicBool,
     pub(super) appends: AtomicUsize,
+    /// Of this room there is no handle that can be read.
+    pub(super) bad_name: Mutex<Option<String>>,
     /// What another owner stores just before the next append.
     pub(super) late: Mutex<Vec<Append>>,
 }
@@ -73,6 +75,10 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>> {
+        if self.bad_name.lock().as_deref() == Some(room) {
+            let (what, place) = ("a handle that cannot be read".to_owned(), room.to_owned());
+            return Box::pin(async move { Err(StoreError::Corrupt { what, place }) });
+        }
         let found = self.up().map(|()| {
             let mut tables = self.inner.lock();
             let next = tables.groups.len() as u64 + 1;

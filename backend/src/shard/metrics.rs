@@ -26,10 +26,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new(kind: Kind, shard: usize) -> Self {
-        let kind = match kind {
-            Kind::Room => "room",
-            Kind::Inbox => "inbox",
-        };
+        let kind = name(kind);
         let shard = shard.to_string();
         let gauge = |name: &'static str| gauge!(name, "kind" => kind, "shard" => shard.clone());
         let count = |name: &'static str| counter!(name, "kind" => kind);
@@ -70,6 +67,14 @@ impl Metrics {
         if counts.members != 0 {
             self.members.increment(counts.members as f64);
         }
+    }
+}
+
+/// How a kind is called in metrics.
+pub(super) const fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Room => "room",
+        Kind::Inbox => "inbox",
     }
 }
 

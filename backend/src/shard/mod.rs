@@ -11,6 +11,7 @@ mod history;
 mod inputs;
 mod load;
 mod metrics;
+mod names;
 mod outbox;
 mod owner;
 mod queue;

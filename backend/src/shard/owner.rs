@@ -1,24 +1,21 @@
 //! The handles by which others reach the shards.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use edgeway_proto::{
     Class, ErrorCode, Seq, Text, frame::join_flag, link, rooms, rooms::from_owner_item,
     rooms::to_owner_item::Item,
 };
-use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply,
     history::error_frame,
+    names::{Finder, LookUp, Names},
     outbox::to_session,
     queue::{self, queue},
     task::{Input, Shard},
@@ -36,16 +33,20 @@ pub struct Owner {
 }
 
 struct Inner {
-    shared: Arc<Shared>,
-    shards: Vec<Queues>,
+    routes: Arc<Routes>,
     accesses: AtomicU64,
-    /// Handles of names; allotted once, so that none ever becomes wrong.
-    names: RwLock<HashMap<String, u64>>,
-    lookups: Arc<Semaphore>,
+    lookups: queue::Sender<LookUp>,
 }
 
-struct Queues {
-    control: queue::Sender<Input>,
+/// The ways to the shards.
+pub(super) struct Routes {
+    pub(super) shared: Arc<Shared>,
+    pub(super) shards: Vec<Queues>,
+    pub(super) names: Names,
+}
+
+pub(super) struct Queues {
+    pub(super) control: queue::Sender<Input>,
     bulk: queue::Sender<Input>,
 }
 
@@ -88,9 +89,6 @@ impl Access {
     }
 }
 
-/// Names whose handles are remembered: about 10 MB. Above, all are looked up anew.
-const NAMES_MAX: usize = 64 * 1024;
-
 /// What an item costs of a queue beside its frames, roughly.
 const ITEM_BYTES: usize = 256;
 
@@ -127,15 +125,17 @@ impl Owner {
             Queues { control, bulk }
         };
         let shards = (0..config.shards.get()).map(start).collect();
-        let lookups = Arc::new(Semaphore::new(config.loads));
-        let (accesses, names) = (AtomicU64::new(0), RwLock::default());
-        Self { inner: Arc::new(Inner { shared, shards, accesses, names, lookups }) }
+        let names = Names::new(kind, config.names_bytes);
+        let (lookups, waiting) = queue(config.control_queue_bytes);
+        let routes = Arc::new(Routes { shared, shards, names });
+        tasks.spawn(Finder::new(Arc::clone(&routes), waiting).run());
+        Self { inner: Arc::new(Inner { routes, accesses: AtomicU64::new(0), lookups }) }
     }
 
     /// What may be changed of its config.
     #[must_use]
     pub fn live_config(&self) -> LiveConfig {
-        self.inner.shared.live.clone()
+        self.inner.routes.shared.live.clone()
     }
 
     /// Begins the link of an access instance. When it is dropped, the Sessions that it served leave.
@@ -144,7 +144,7 @@ impl Owner {
         let id = self.inner.accesses.fetch_add(1, Ordering::Relaxed);
         let lost = CancellationToken::new();
         let access = Arc::new(Access { id, name: access, replies, lost });
-        for shard in &self.inner.shards {
+        for shard in &self.inner.routes.shards {
             shard.control.send_free(Input::Attached(access.clone()));
         }
         AccessLink { owner: self.inner.clone(), access }
@@ -153,7 +153,7 @@ impl Owner {
     /// The link of a gateway has ended: its Sessions leave. To be called for each link that ends,
     /// before another one of the same gateway counts as connected.
     pub fn gateway_gone(&self, gateway: u64) {
-        for shard in &self.inner.shards {
+        for shard in &self.inner.routes.shards {
             shard.control.send_free(Input::GatewayGone(gateway));
         }
     }
@@ -167,7 +167,7 @@ pub struct AccessLink {
 
 impl Drop for AccessLink {
     fn drop(&mut self) {
-        for shard in &self.owner.shards {
+        for shard in &self.owner.routes.shards {
             shard.control.send_free(Input::AccessGone(self.access.id));
         }
     }
@@ -177,17 +177,17 @@ impl Drop for AccessLink {
 enum Way {
     /// Into a queue.
     Shard(Routed),
-    /// A join of a name that is not known yet.
-    LookUp(rooms::Join),
+    /// A join of a name that is not known yet, and what it costs of the queue.
+    LookUp(LookUp, usize),
     /// It names no Session.
     Nowhere,
 }
 
 /// An item on its way to a shard.
-struct Routed {
-    shard: usize,
-    input: Input,
-    bytes: usize,
+pub(super) struct Routed {
+    pub(super) shard: usize,
+    pub(super) input: Input,
+    pub(super) bytes: usize,
 }
 
 impl From<Option<Routed>> for Way {
@@ -203,12 +203,7 @@ impl AccessLink {
         match self.route(item) {
             Way::Shard(to) => self.queue(stream, to.shard).send(to.input, to.bytes).await,
             Way::Nowhere => {}
-            Way::LookUp(join) => {
-                // Closed never: the semaphore lives as long as the owner.
-                if let Ok(turn) = self.owner.lookups.clone().acquire_owned().await {
-                    self.look_up(join, turn);
-                }
-            }
+            Way::LookUp(lookup, bytes) => self.owner.lookups.send(lookup, bytes).await,
         }
     }
 
@@ -223,13 +218,9 @@ impl AccessLink {
                 self.queue(stream, to.shard).try_send(to.input, to.bytes).map_err(|_| item)
             }
             Way::Nowhere => Ok(()),
-            Way::LookUp(join) => match self.owner.lookups.clone().try_acquire_owned() {
-                Ok(turn) => {
-                    self.look_up(join, turn);
-                    Ok(())
-                }
-                Err(_) => Err(item),
-            },
+            Way::LookUp(lookup, bytes) => {
+                self.owner.lookups.try_send(lookup, bytes).map_err(|_| item)
+            }
         }
     }
 
@@ -241,27 +232,27 @@ impl AccessLink {
 
     fn queue(&self, stream: link::Stream, shard: usize) -> &queue::Sender<Input> {
         match stream {
-            link::Stream::Control => &self.owner.shards[shard].control,
-            link::Stream::Bulk => &self.owner.shards[shard].bulk,
+            link::Stream::Control => &self.owner.routes.shards[shard].control,
+            link::Stream::Bulk => &self.owner.routes.shards[shard].bulk,
         }
     }
 
     fn route(&self, item: Item) -> Way {
-        let access = self.access.id;
+        let (access, routes) = (self.access.id, &self.owner.routes);
         match item {
             Item::Hello(_) => Way::Nowhere,
-            Item::Join(join) => {
-                let known = self.owner.names.read().get(&join.room).copied();
-                match known {
-                    Some(group) => self.owner.join(group, access, join).into(),
-                    None => Way::LookUp(join),
+            Item::Join(join) => match routes.names.get(&join.room) {
+                Some(group) => routes.join(group, access, join).into(),
+                None => {
+                    let bytes = ITEM_BYTES + 2 * join.room.len() + join.user.len();
+                    Way::LookUp(LookUp { access: Arc::clone(&self.access), join }, bytes)
                 }
-            }
+            },
             Item::Leave(rooms::Leave { session, request, group }) => {
                 let leave = session.map(|session| {
                     let session = session.into();
                     let input = Input::Leave { access, session, request, group };
-                    self.owner.routed(group, input, 0)
+                    routes.routed(group, input, 0)
                 });
                 leave.into()
             }
@@ -269,54 +260,20 @@ impl AccessLink {
                 let frames = session.map(|session| {
                     let bytes = frames.len();
                     let input = Input::Frames { session: session.into(), group, frames };
-                    self.owner.routed(group, input, bytes)
+                    routes.routed(group, input, bytes)
                 });
                 frames.into()
             }
         }
     }
-
-    /// Asks the store for the handle of a room's name, and passes the join on.
-    fn look_up(&self, join: rooms::Join, turn: tokio::sync::OwnedSemaphorePermit) {
-        let (owner, access) = (self.owner.clone(), self.access.clone());
-        self.owner.shared.tasks.spawn(async move {
-            let create = owner.shared.live.create_rooms() || owner.shared.kind == Kind::Inbox;
-            let found = owner.shared.store.group(&join.room, create).await;
-            drop(turn);
-            match found {
-                Ok(Some(group)) => {
-                    owner.remember(&join.room, group);
-                    if let Some(to) = owner.join(group, access.id, join) {
-                        owner.shards[to.shard].control.send(to.input, to.bytes).await;
-                    }
-                }
-                Ok(None) => {
-                    owner.refuse(&access, &join, ErrorCode::NoSuchRoom, "there is no such room");
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a room's name could not be looked up");
-                    let detail = "the room cannot be looked up now";
-                    owner.refuse(&access, &join, ErrorCode::Unavailable, detail);
-                }
-            }
-        });
-    }
 }
 
-impl Inner {
+impl Routes {
     fn routed(&self, group: u64, input: Input, bytes: usize) -> Routed {
         Routed { shard: shard_of(group, self.shards.len()), input, bytes: bytes + ITEM_BYTES }
     }
 
-    fn remember(&self, name: &str, group: u64) {
-        let mut names = self.names.write();
-        if names.len() >= NAMES_MAX {
-            names.clear();
-        }
-        names.insert(name.to_owned(), group);
-    }
-
-    fn join(&self, group: u64, access: u64, join: rooms::Join) -> Option<Routed> {
+    pub(super) fn join(&self, group: u64, access: u64, join: rooms::Join) -> Option<Routed> {
         let mut have = [None; 3];
         for item in &join.have {
             if let (class, Some(position)) = (Class::from(item.class()), item.position) {
@@ -338,7 +295,13 @@ impl Inner {
         Some(self.routed(group, Input::Join { group, join }, bytes))
     }
 
-    fn refuse(&self, access: &Access, join: &rooms::Join, code: ErrorCode, detail: &'static str) {
+    pub(super) fn refuse(
+        &self,
+        access: &Access,
+        join: &rooms::Join,
+        code: ErrorCode,
+        detail: &'static str,
+    ) {
         let Some(session) = join.session else { return };
         let request = join.request;
         let item = to_session(session.into(), error_frame(request, code, detail));

@@ -532,3 +532,24 @@ async fn above_the_number_of_rooms_new_ones_are_refused() {
     assert!(matches!(bench.reply().await, Reply::Item(from_owner_item::Item::Refused(_))));
     bench.join(3, "a").await;
 }
+
+#[tokio::test]
+async fn a_name_that_cannot_be_looked_up_is_refused_and_those_beside_it_are_not() {
+    let mut bench = Bench::new(|_| {});
+    *bench.store.bad_name.lock() = Some("room/bad".to_owned());
+    for (session, room) in [(1, "a"), (2, "bad"), (3, "b"), (4, "a")] {
+        bench.ask(session, room).await;
+    }
+    let mut refused = Vec::new();
+    for _ in 0..4 {
+        match bench.reply().await {
+            Reply::Item(from_owner_item::Item::Joined(_)) => {}
+            Reply::Item(from_owner_item::Item::Refused(reply)) => refused.push(reply.request),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, [2]);
+    let code = |f: &Frame| if let Frame::Error(error) = f { Some(error.code) } else { None };
+    assert_eq!(bench.gateways.wait(2, code).await, ErrorCode::Unavailable.code());
+    bench.end().await;
+}

@@ -38,9 +38,9 @@ pub(super) fn read_record(seq: Seq, value: &[u8]) -> Option<Record> {
     })
 }
 
-/// Who sent a record, without copying the record.
-pub(super) fn read_origin(value: &[u8]) -> Option<Origin> {
-    parts(value).map(|(_, _, origin, ..)| origin)
+/// Who sent a record. Its front suffices, up to the end of the device's name.
+pub(super) fn read_origin(mut value: &[u8]) -> Option<Origin> {
+    front(&mut value).map(|(_, _, origin, _)| origin)
 }
 
 /// Milliseconds since 1970 after which a record is void; 0 for never.
@@ -95,14 +95,21 @@ pub(super) fn encode(log: LogId, of: &Record) -> Result<(Vec<u8>, Change), Store
 type Parts<'a> = (u64, u64, Origin, &'a [u8], &'a [u8]);
 
 fn parts(mut value: &[u8]) -> Option<Parts<'_>> {
+    let (time_ms, expires_ms, origin, key_bytes) = front(&mut value)?;
+    let (key, frame) = value.split_at_checked(key_bytes)?;
+    Some((time_ms, expires_ms, origin, key, frame))
+}
+
+/// Takes what comes before the key, whose length is the last of it.
+fn front(value: &mut &[u8]) -> Option<(u64, u64, Origin, usize)> {
     let (time_ms, expires_ms) = (value.try_get_u64().ok()?, value.try_get_u64().ok()?);
     let id = value.try_get_u64().ok()?;
     let device_bytes = usize::from(value.try_get_u16().ok()?);
     let key_bytes = usize::from(value.try_get_u16().ok()?);
-    let (device, rest) = value.split_at_checked(device_bytes)?;
-    let (key, frame) = rest.split_at_checked(key_bytes)?;
+    let device;
+    (device, *value) = value.split_at_checked(device_bytes)?;
     let device = String::from_utf8(device.to_vec()).ok()?;
-    Some((time_ms, expires_ms, Origin { device, id }, key, frame))
+    Some((time_ms, expires_ms, Origin { device, id }, key_bytes))
 }
 
 #[cfg(test)]
@@ -130,6 +137,11 @@ pub(super) mod tests {
         fn what_is_written_is_read(given in records()) {
             let value = record(&given).unwrap();
             prop_assert_eq!(read_origin(&value).unwrap(), given.origin.clone());
+            // What `redis/open.lua` cuts off.
+            let front = &value[..HEADER_BYTES + given.origin.device.len()];
+            prop_assert_eq!(read_origin(front).unwrap(), given.origin.clone());
+            let device = usize::from(front[24]) * 256 + usize::from(front[25]);
+            prop_assert_eq!(device, given.origin.device.len());
             prop_assert_eq!(read_expires_ms(&value).unwrap(), given.expires_ms);
             prop_assert_eq!(read_record(given.seq, &value).unwrap(), given);
         }

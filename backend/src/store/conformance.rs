@@ -5,6 +5,7 @@
 mod concurrent;
 mod logs;
 mod model;
+mod opening;
 mod random;
 mod rooms;
 
@@ -19,8 +20,8 @@ use std::{
 use bytes::Bytes;
 use edgeway_proto::{Class, Rest, Seq, frame::Deliver};
 
-pub(crate) use self::{concurrent::*, logs::*, random::*, rooms::*};
-use super::{Append, LogHead, LogId, LogPage, Origin, Record, Store, StoreError};
+pub(crate) use self::{concurrent::*, logs::*, opening::*, random::*, rooms::*};
+use super::{Append, LogHead, LogId, LogPage, Opened, Origin, Record, Store, StoreError};
 
 /// Where a store is: it can be left and found again.
 pub(crate) struct Place {
@@ -57,6 +58,8 @@ macro_rules! promises {
             a_room_keeps_its_handle_and_no_other_has_it
             a_room_that_was_not_created_has_no_handle
             rooms_created_at_the_same_time_get_one_handle_each
+            names_asked_for_together_get_what_each_would_alone
+            names_made_in_many_calls_at_the_same_time_get_one_handle_each
             state_is_the_latest_signal_of_each_key
             an_empty_payload_removes_a_key
             a_void_record_is_not_in_the_state
@@ -77,6 +80,8 @@ macro_rules! promises {
             logs_do_not_mix
             the_head_knows_the_last_id_of_each_of_many_devices
             the_head_knows_the_places_of_the_last_thousand_messages
+            who_opens_a_room_finds_all_of_it_and_ends_the_epochs_before
+            owners_that_open_a_room_at_the_same_time_have_epochs_of_their_own
             appends_of_many_tasks_are_all_there
             of_two_owners_one_is_stale
             a_reader_sees_whole_batches_only

@@ -30,6 +30,7 @@ use std::{
 
 use edgeway_proto::Seq;
 use fjall::PersistMode;
+use futures_util::future::try_join_all;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc::UnboundedReceiver};
 
@@ -217,6 +218,14 @@ impl Embedded {
         self.queue.as_ref().ok_or_else(closed)?.ask(work, bytes).await
     }
 
+    /// Gives a room a handle, unless it has one.
+    async fn make(&self, room: String) -> Result<u64, StoreError> {
+        match self.ask(Work::Room(room)).await? {
+            Done::Room(handle) => Ok(handle),
+            Done::Appended | Done::Trimmed { .. } => Err(closed()),
+        }
+    }
+
     /// Reads on a thread that may block, what was answered before and maybe more.
     async fn look<T: Send + 'static>(
         &self,
@@ -272,17 +281,27 @@ impl Drop for Embedded {
 
 impl Store for Embedded {
     fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>> {
-        let room = room.to_owned();
+        let asked = self.groups(vec![room.to_owned()], create);
+        Box::pin(async move { Ok(asked.await?.into_iter().next().flatten()) })
+    }
+
+    fn groups(&self, rooms: Vec<String>, create: bool) -> StoreFuture<'_, Vec<Option<u64>>> {
         Box::pin(async move {
-            let name = room.clone();
-            let known = self.look(move |tables| read::room(tables, &name)).await?;
-            if known.is_some() || !create {
-                return Ok(known);
+            let looking = self.look(move |tables| {
+                let found = rooms.iter().map(|room| read::room(tables, room));
+                let found: Vec<_> = found.collect::<Result<_, _>>()?;
+                Ok((rooms, found))
+            });
+            let (rooms, mut handles) = looking.await?;
+            if create {
+                let missing = rooms.into_iter().zip(&mut handles).filter(|(_, h)| h.is_none());
+                try_join_all(missing.map(|(room, handle)| async move {
+                    *handle = Some(self.make(room).await?);
+                    Ok::<_, StoreError>(())
+                }))
+                .await?;
             }
-            match self.ask(Work::Room(room)).await? {
-                Done::Room(handle) => Ok(Some(handle)),
-                Done::Appended | Done::Trimmed { .. } => Err(closed()),
-            }
+            Ok(handles)
         })
     }
 

@@ -13,6 +13,7 @@ use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
+use futures_util::future::try_join_all;
 
 pub use self::redis::{NotOpened, Redis, RedisOptions, RedisServer, RedisUrl};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
@@ -125,11 +126,34 @@ pub struct LogHead {
     pub recent: Vec<(Origin, Seq)>,
 }
 
+/// What the new owner of a room's logs finds in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// The ends of the logs, in the order that they were asked for. `last` is the entry before the
+    /// seal, so that the new epoch is the one after it.
+    pub heads: Vec<LogHead>,
+    /// The room's state, as [`Store::state`] tells it; empty where the log of signals was not opened.
+    pub state: Vec<Record>,
+}
+
 /// The store of one backend process, or of many.
 pub trait Store: Send + Sync + 'static {
     /// The handle of a room, allotted once to its name and kept. `create`: whether a room that
     /// has none gets one; `None` where it has none and may not.
     fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>>;
+
+    /// The same for several names, in their order; one may be there twice. Asked for together, they
+    /// take no longer than one does.
+    fn groups(&self, rooms: Vec<String>, create: bool) -> StoreFuture<'_, Vec<Option<u64>>> {
+        Box::pin(async move { try_join_all(rooms.iter().map(|r| self.group(r, create))).await })
+    }
+
+    /// Takes logs of a room over: each gets the seal of the epoch after its last one, after which
+    /// entries of older epochs are refused; then everything is read, so that nothing that an older
+    /// owner still stored can be missed. After an error some may be sealed, and it may be asked again.
+    fn open(&self, group: u64, classes: &'static [Class], now_ms: u64) -> StoreFuture<'_, Opened> {
+        Box::pin(open_in_steps(self, group, classes, now_ms))
+    }
 
     /// Appends, in one group commit with what others append at the same time. Each entry must be
     /// later than its log's last one. The latest signal of each key becomes room state (an empty
@@ -166,4 +190,37 @@ pub trait Store: Send + Sync + 'static {
     /// Removes records of a log before a position. What was removed is remembered as truncated; the
     /// head, the last message ids and the room state stay.
     fn trim(&self, log: LogId, before: Seq) -> StoreFuture<'_, ()>;
+}
+
+/// Opens a room by what any store can do. Of two that do so at the same time one is told that it is
+/// stale.
+async fn open_in_steps<S: Store + ?Sized>(
+    store: &S,
+    group: u64,
+    classes: &[Class],
+    now_ms: u64,
+) -> Result<Opened, StoreError> {
+    let logs: Vec<LogId> = classes.iter().map(|class| LogId { group, class: *class }).collect();
+    let mut lasts = Vec::with_capacity(logs.len());
+    for log in &logs {
+        lasts.push(store.head(*log).await?.last);
+    }
+    let sealed = logs.iter().zip(&lasts);
+    let seals = sealed.clone().map(|(log, last)| Append { log: *log, record: seal(*last, now_ms) });
+    store.append(seals.collect()).await?;
+    let mut opened = Opened::default();
+    for (log, last) in sealed {
+        opened.heads.push(LogHead { last: *last, ..store.head(*log).await? });
+    }
+    if classes.contains(&Class::Signal) {
+        opened.state = store.state(group, now_ms).await?;
+    }
+    Ok(opened)
+}
+
+/// The entry that begins the epoch after `last`.
+fn seal(last: Seq, time_ms: u64) -> Record {
+    let (origin, key, frame) = (Origin::default(), String::new(), Bytes::new());
+    let seq = Seq::new(last.epoch.saturating_add(1), 0);
+    Record { seq, origin, time_ms, expires_ms: 0, key, frame }
 }

@@ -12,6 +12,7 @@ mod error;
 mod groups;
 mod keys;
 mod link;
+mod open;
 mod read;
 mod script;
 #[cfg(test)]
@@ -23,7 +24,7 @@ mod writer;
 
 use std::{fmt, sync::Arc};
 
-use edgeway_proto::Seq;
+use edgeway_proto::{Class, Seq};
 use redis::RedisError;
 use tokio::sync::Semaphore;
 
@@ -37,7 +38,7 @@ use self::{
     writer::{Queue, Writer},
 };
 use super::{
-    Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture, page::Wanted,
+    Append, LogHead, LogId, LogPage, Opened, Record, Store, StoreError, StoreFuture, page::Wanted,
     queue::closed,
 };
 
@@ -125,6 +126,7 @@ struct Shared {
     state: Link,
     history: Link,
     append: Script,
+    open: Script,
     trim: Script,
 }
 
@@ -141,8 +143,8 @@ impl Redis {
         let history = connect("history", history.as_ref().unwrap_or(&state), ca_pem).await?;
         let state = connect("state", &state, ca_pem).await?;
         groups::check(&keys, &state, &history).await?;
-        let (append, trim) = (Script::append(), Script::trim());
-        let shared = Arc::new(Shared { keys, state, history, append, trim });
+        let (append, open, trim) = (Script::append(), Script::open(), Script::trim());
+        let shared = Arc::new(Shared { keys, state, history, append, open, trim });
         let (queue, jobs) = Queue::new(queue_bytes);
         tokio::spawn(Writer::new(Arc::clone(&shared), jobs).run());
         Ok(Self { shared, queue, reads: Semaphore::new(reads.max(1)) })
@@ -172,8 +174,20 @@ async fn connect(
 
 impl Store for Redis {
     fn group(&self, room: &str, create: bool) -> StoreFuture<'_, Option<u64>> {
-        let room = room.to_owned();
-        Box::pin(async move { groups::handle(&self.shared, &room, create).await })
+        let rooms = vec![room.to_owned()];
+        Box::pin(async move {
+            let handles = groups::handles(&self.shared, &rooms, create).await?;
+            Ok(handles.into_iter().next().flatten())
+        })
+    }
+
+    fn groups(&self, rooms: Vec<String>, create: bool) -> StoreFuture<'_, Vec<Option<u64>>> {
+        Box::pin(async move { groups::handles(&self.shared, &rooms, create).await })
+    }
+
+    fn open(&self, group: u64, classes: &'static [Class], now_ms: u64) -> StoreFuture<'_, Opened> {
+        metrics::counter!("edgeway_backend_store_reads_total").increment(1);
+        Box::pin(open::open(&self.shared, &self.reads, group, classes, now_ms))
     }
 
     fn append(&self, batch: Vec<Append>) -> StoreFuture<'_, ()> {

@@ -280,6 +280,11 @@ impl Gateway {
         .await
     }
 
+    pub fn presences_seen(&self) -> usize {
+        let presence = |event: &&Event| matches!(event, Event::Publish { count: 0, .. });
+        self.seen.iter().filter(presence).count()
+    }
+
     pub fn deliveries_seen(&self) -> usize {
         self.seen.iter().filter(|event| matches!(event, Event::Publish { count: 1.., .. })).count()
     }

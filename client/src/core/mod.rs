@@ -61,11 +61,11 @@ const REQUESTS_MAX: usize = 256;
 const FETCHES_MAX: usize = 2;
 
 /// What the answers to joins under way may take together: each brings the room's state, and all of
-/// them stand in the gateway's outbox.
-const JOIN_BYTES_MAX: usize = 128 * 1024;
+/// them stand in the gateway's outbox, which holds twice as much.
+const JOIN_BYTES_MAX: usize = 256 * 1024;
 
-/// What an answer to a join takes at least.
-const JOIN_BYTES: usize = 1024;
+/// What an answer to a join takes at least, roughly: so that a few hundred joins go together.
+const JOIN_BYTES: usize = 768;
 
 /// What the core is made with.
 #[derive(Debug, Clone)]
@@ -122,6 +122,8 @@ pub(crate) struct Core {
     fetching: usize,
     to_join: VecDeque<RoomId>,
     joining_bytes: usize,
+    /// What the state of a room takes, as far as was seen: what others are taken to have.
+    state_bytes: usize,
     lanes: lanes::Lanes,
     timers: timers::Timers,
     chat_unwritten_bytes: usize,
@@ -161,6 +163,7 @@ impl Core {
             fetching: 0,
             to_join: VecDeque::new(),
             joining_bytes: 0,
+            state_bytes: 0,
             lanes: lanes::Lanes::default(),
             timers,
             chat_unwritten_bytes: 0,

@@ -47,6 +47,8 @@ pub(super) struct Room {
     pub(super) known: bool,
     /// Tries to join in a row that failed.
     pub(super) attempts: u32,
+    /// What the answer to its join was taken to need, while it is asked for.
+    pub(super) join_bytes: usize,
     pub(super) group: u64,
     pub(super) members: Members,
     pub(super) classes: [ClassState; 3],

@@ -117,6 +117,7 @@ impl Core {
     /// Makes the join of a room, which is asked for from now on.
     pub(super) fn ask_join(&mut self, id: RoomId) -> Option<frame::Join> {
         let request = self.request(Request::Join(id));
+        let unseen = self.state_bytes;
         let Some(room) = self.room_mut(id) else {
             self.requests.remove(&request);
             return None;
@@ -125,8 +126,9 @@ impl Core {
         let flags = if room.send_only { join_flag::SEND_ONLY } else { 0 };
         let name = (*room.name).into();
         let join = frame::Join { request, flags, room: name, positions: room.positions() };
-        let (cost, session) = (join_cost(room), room.session);
-        self.joining_bytes += cost;
+        room.join_bytes = JOIN_BYTES + if room.known { room.state_bytes } else { unseen };
+        let (bytes, session) = (room.join_bytes, room.session);
+        self.joining_bytes += bytes;
         if let Some(session) = self.session(session) {
             session.joining += 1;
         }
@@ -135,9 +137,9 @@ impl Core {
 
     /// A join was answered, or its Session lost.
     pub(super) fn join_ended(&mut self, id: RoomId) {
-        let Some(room) = self.room(id) else { return };
-        let (cost, session) = (join_cost(room), room.session);
-        self.joining_bytes = self.joining_bytes.saturating_sub(cost);
+        let Some(room) = self.room_mut(id) else { return };
+        let (bytes, session) = (std::mem::take(&mut room.join_bytes), room.session);
+        self.joining_bytes = self.joining_bytes.saturating_sub(bytes);
         if let Some(session) = self.session(session) {
             session.joining = session.joining.saturating_sub(1);
         }
@@ -176,6 +178,7 @@ impl Core {
             let (head, accepted) = joined.classes.get(class.index()).copied().unwrap_or_default();
             self.class_joined(id, class, head, accepted, again);
         }
+        self.state_bytes = (3 * self.state_bytes + joined.state.0.len()) / 4;
         self.set_state(session, id, joined.state.0)?;
         if let Some(room) = self.room_mut(id) {
             for waiter in room.waiters.drain(..) {
@@ -277,6 +280,7 @@ fn new_room(
         phase: Phase::Waiting,
         known: false,
         attempts: 0,
+        join_bytes: 0,
         group: 0,
         members: Members::default(),
         classes: Class::ALL.map(class),
@@ -284,11 +288,6 @@ fn new_room(
         state_bytes: 0,
         waiters: vec![waiter],
     }
-}
-
-/// What the answer to a join will take, as far as is known before.
-fn join_cost(room: &Room) -> usize {
-    JOIN_BYTES + room.state_bytes
 }
 
 /// The app's view of a delivery.

@@ -466,20 +466,30 @@ fn a_closed_client_answers_everyone() {
 }
 
 #[test]
-fn few_joins_with_much_state_are_under_way_at_a_time() {
+fn hundreds_of_joins_go_together_and_of_rooms_with_much_state_few() {
     let mut bench = Bench::new();
-    for n in 0..300u32 {
-        let (answer, _) = oneshot::channel();
-        let name = n.to_string();
-        bench.core.join(SessionId::CHAT, &name, &JoinOptions::default(), answer);
-    }
-    let first = bench.written();
-    assert_eq!(first.len(), 128);
-    for (n, frame) in first.into_iter().enumerate() {
+    let ask = |bench: &mut Bench, rooms: std::ops::Range<u64>| {
+        for n in rooms {
+            let (answer, _) = oneshot::channel();
+            bench.core.join(SessionId::CHAT, &n.to_string(), &JoinOptions::default(), answer);
+        }
+        bench.written()
+    };
+    let asked = ask(&mut bench, 0..300);
+    assert_eq!(asked.len(), 300);
+    let page = frame::Deliver {
+        key: "page".into(),
+        payload: Rest(Bytes::from_static(&[7; 8 * 1024])),
+        ..deliver(0, Class::Signal, 1)
+    };
+    let state = Rest(page.to_bytes());
+    for (n, frame) in asked.into_iter().enumerate() {
         let Frame::Join(join) = frame else { panic!("{frame:?}") };
-        bench.give(SIGNAL, joined(&join, n as u64, [Seq::new(1, 0); 3]));
+        let joined = joined(&join, n as u64, [Seq::new(1, 1); 3]);
+        bench.give(SIGNAL, frame::Joined { state: state.clone(), ..joined });
     }
-    assert_eq!(bench.written().len(), 128);
+    let more = ask(&mut bench, 300..600).len();
+    assert!((20..40).contains(&more), "{more} answers of 8 KiB in 256 KiB");
 }
 
 /// The rooms and positions of joins.

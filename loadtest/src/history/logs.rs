@@ -7,10 +7,7 @@ use std::sync::{
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
-use edgeway_backend::{
-    room,
-    store::{Append, LogHead, LogId, Origin, Record, Store},
-};
+use edgeway_backend::store::{Append, LogId, Origin, Record, Store};
 use edgeway_proto::{Class, Seq, Text, frame};
 
 use crate::{fleet::room_name, stamp};
@@ -48,7 +45,7 @@ pub async fn make(store: &dyn Store, count: u32) -> Result<Vec<Arc<Log>>> {
     let mut logs = Vec::new();
     for n in 0..count {
         let group = store.group(&room_name(n), true).await?.context("a room was not made")?;
-        store.append(room::seals(group, &<[LogHead; 3]>::default(), wall_ms())).await?;
+        store.open(group, &Class::ALL, wall_ms()).await?;
         let id = LogId { group, class: Class::Signal };
         logs.push(Arc::new(Log { id, stored: AtomicU64::new(0) }));
     }

@@ -46,6 +46,44 @@ pub(crate) async fn rooms_created_at_the_same_time_get_one_handle_each(place: &P
     assert_eq!((pairs.len(), handles.len()), (40, 40));
 }
 
+pub(crate) async fn names_asked_for_together_get_what_each_would_alone(place: &Place) {
+    let store = place.open().await;
+    assert_eq!(store.groups(Vec::new(), true).await.unwrap(), []);
+    let names: Vec<String> = (0..300).map(|_| new_room()).collect();
+    let one = store.group(&names[7], true).await.unwrap();
+    let asked = store.groups(names.clone(), false).await.unwrap();
+    assert!(asked.iter().enumerate().all(|(at, found)| *found == one.filter(|_| at == 7)));
+    // Some twice, and of those that are not there yet.
+    let twice: Vec<String> = names.iter().chain(&names[..20]).cloned().collect();
+    let made = store.groups(twice, true).await.unwrap();
+    assert_eq!((made[7], &made[300..]), (one, &made[..20]));
+    let handles: HashSet<u64> = made.iter().map(|handle| handle.unwrap()).collect();
+    assert!(handles.len() == 300 && !handles.contains(&0));
+    let store = place.reopen(store).await;
+    assert_eq!(store.groups(names.clone(), true).await.unwrap(), &made[..300]);
+    for at in [0, 7, 299] {
+        assert_eq!(store.group(&names[at], false).await.unwrap(), made[at]);
+    }
+}
+
+pub(crate) async fn names_made_in_many_calls_at_the_same_time_get_one_handle_each(place: &Place) {
+    let store = place.open().await;
+    let names: Vec<String> = (0..60).map(|_| new_room()).collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for start in 0..20 {
+        let (store, mut names) = (Arc::clone(&store), names.clone());
+        names.rotate_left(3 * start);
+        names.truncate(40);
+        tasks.spawn(async move {
+            let handles = store.groups(names.clone(), true).await.unwrap();
+            names.into_iter().zip(handles.into_iter().flatten()).collect::<Vec<_>>()
+        });
+    }
+    let pairs: HashSet<(String, u64)> = tasks.join_all().await.into_iter().flatten().collect();
+    let handles: HashSet<u64> = pairs.iter().map(|(_, handle)| *handle).collect();
+    assert_eq!((pairs.len(), handles.len()), (60, 60));
+}
+
 pub(crate) async fn state_is_the_latest_signal_of_each_key(place: &Place) {
     let store = place.open().await;
     let log = new_log(&*store, Class::Signal).await;

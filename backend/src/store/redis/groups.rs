@@ -1,5 +1,6 @@
 //! The handles of rooms, and whether the servers hold what this version can use.
 
+use futures_util::future::try_join_all;
 use redis::{RedisResult, Value, cmd};
 
 use super::{
@@ -11,28 +12,47 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// The handle of a room. Two that make it at the same time get the same one: a number that was drawn
-/// in vain is left out.
-pub(super) async fn handle(
+/// The handles of rooms, all asked for at once: one round trip, and two more where some are made. Two
+/// who make one at the same time get the same: a number that was drawn in vain is left out.
+pub(super) async fn handles(
     shared: &Shared,
-    room: &str,
+    rooms: &[String],
     create: bool,
-) -> Result<Option<u64>, StoreError> {
-    let (keys, link) = (&shared.keys, &shared.state);
-    let key = keys.room(room);
-    let known = number(link, &key).await?;
-    if known.is_some() || !create {
-        return Ok(known);
+) -> Result<Vec<Option<u64>>, StoreError> {
+    let link = &shared.state;
+    let keys: Vec<String> = rooms.iter().map(|room| shared.keys.room(room)).collect();
+    let mut handles = try_join_all(keys.iter().map(|key| number(link, key))).await?;
+    let missing: Vec<usize> = (0..keys.len()).filter(|at| handles[*at].is_none()).collect();
+    if missing.is_empty() || !create {
+        return Ok(handles);
     }
-    let groups = keys.groups();
-    let mut draw = cmd("INCR");
-    draw.arg(&groups);
-    let drawn = link.command(&draw).await.map_err(|e| failed(&e, &groups))?;
-    let drawn = values::number(&drawn).filter(|n| *n > 0);
-    let drawn = drawn.ok_or_else(|| unreadable("a number of groups", &groups))?;
-    set_new(link, &key, &drawn.to_string()).await.map_err(|e| failed(&e, &key))?;
-    let known = number(link, &key).await?;
-    known.map(Some).ok_or_else(|| unreadable("a handle that was stored", &key))
+    let first = draw(shared, missing.len() as u64).await?;
+    let made = missing.iter().zip(first..).map(|(at, drawn)| make(link, &keys[*at], drawn));
+    for (at, handle) in missing.iter().zip(try_join_all(made).await?) {
+        handles[*at] = Some(handle);
+    }
+    Ok(handles)
+}
+
+/// Draws numbers that nobody has had; the first of them.
+async fn draw(shared: &Shared, count: u64) -> Result<u64, StoreError> {
+    let groups = shared.keys.groups();
+    let mut draw = cmd("INCRBY");
+    draw.arg(&groups).arg(count);
+    let last = shared.state.command(&draw).await.map_err(|e| failed(&e, &groups))?;
+    let first = values::number(&last).and_then(|last| last.checked_sub(count)).map(|n| n + 1);
+    first.ok_or_else(|| unreadable("a number of groups", &groups))
+}
+
+/// Gives a room the handle that was drawn for it, unless it has one meanwhile; the one it has.
+async fn make(link: &Link, key: &str, drawn: u64) -> Result<u64, StoreError> {
+    let (mut set, mut get) = (cmd("SET"), cmd("GET"));
+    set.arg(key).arg(drawn).arg("NX");
+    get.arg(key);
+    let answers = link.transaction([set, get]).await;
+    let [_, handle] = answers.map_err(|e| failed(&e, key))?;
+    let handle = values::number(&handle).filter(|n| *n > 0);
+    handle.ok_or_else(|| unreadable("a handle that was stored", key))
 }
 
 async fn number(link: &Link, key: &str) -> Result<Option<u64>, StoreError> {

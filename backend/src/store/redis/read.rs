@@ -1,7 +1,8 @@
 //! Reading. What must agree is read in one transaction, so that it sees whole commits only.
 
 use edgeway_proto::Seq;
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
+use tokio::sync::Semaphore;
 
 use super::{
     Shared,
@@ -13,10 +14,11 @@ use crate::store::{
     LogHead, LogId, LogPage, Origin, RECENT_BYTES, RECENT_MESSAGES, Record, StoreError,
     codec::{read_origin, read_record, void},
     page::{PageMaker, Wanted},
+    queue::closed,
 };
 
 /// Entries that are asked for before it is known how large they are: at 64 KiB each, 2 MiB.
-const FIRST_ENTRIES: usize = 32;
+pub(super) const FIRST_ENTRIES: usize = 32;
 /// Entries that are asked for at most in one go: what a server does for one reader at a time.
 const MOST_ENTRIES: usize = 1_000;
 /// Bytes that are asked for at most in one go, roughly.
@@ -62,47 +64,83 @@ pub(super) async fn page(shared: &Shared, wanted: Wanted) -> Result<LogPage, Sto
 /// The end of a log.
 pub(super) async fn head(shared: &Shared, log: LogId) -> Result<LogHead, StoreError> {
     let (stream, meta_key) = (shared.keys.log(log), shared.keys.meta(log));
-    let mut count = FIRST_ENTRIES;
-    let range = |from: &str, count: usize| {
-        let mut range = cmd("XREVRANGE");
-        range.arg(&stream).arg(from).arg("-").arg("COUNT").arg(count);
-        range
-    };
     let mut all = cmd("HGETALL");
     all.arg(&meta_key);
-    let answers = shared.history.transaction([all, range("+", count)]).await;
+    let range = latest(&stream, "+", FIRST_ENTRIES);
+    let answers = shared.history.transaction([all, range]).await;
     let [meta, tail] = answers.map_err(|e| failed(&e, &stream))?;
     let meta = Meta::read(meta).ok_or_else(|| unreadable("the ends of a log", &meta_key))?;
-    let mut tail = entries(tail, &stream)?;
-    if tail.first().is_some_and(|(seq, _)| *seq > meta.last) {
+    let tail = fronts(tail, &stream)?;
+    if tail.first().is_some_and(|front| front.seq > meta.last) {
         return Err(unreadable("ends of a log that are behind its entries", &meta_key));
     }
+    rest_of_head(shared, log, meta, tail, None).await
+}
+
+/// An entry of the end of a log.
+pub(super) struct Front {
+    pub(super) seq: Seq,
+    /// The record, or its front that tells its origin.
+    pub(super) front: Vec<u8>,
+    /// Of the whole record.
+    pub(super) bytes: usize,
+}
+
+/// The end of a log whose latest entries are read: [`FIRST_ENTRIES`] of them, or all there are. Reads
+/// more only when it is its turn.
+pub(super) async fn rest_of_head(
+    shared: &Shared,
+    log: LogId,
+    meta: Meta,
+    mut tail: Vec<Front>,
+    turns: Option<&Semaphore>,
+) -> Result<LogHead, StoreError> {
+    let stream = shared.keys.log(log);
+    let mut count = FIRST_ENTRIES;
     let mut recent = Vec::new();
     let (mut messages, mut bytes) = (0, 0);
+    let mut turn = None;
     'log: loop {
-        for (seq, record) in &tail {
-            if *seq <= meta.trimmed || messages >= RECENT_MESSAGES || bytes >= RECENT_BYTES {
+        for entry in &tail {
+            let seq = entry.seq;
+            if seq <= meta.trimmed || messages >= RECENT_MESSAGES || bytes >= RECENT_BYTES {
                 break 'log;
             }
             if seq.counter == 0 {
                 continue;
             }
             messages += 1;
-            bytes += record.len();
-            let origin = read_origin(record);
+            bytes += entry.bytes;
+            let origin = read_origin(&entry.front);
             let origin = origin.ok_or_else(|| unreadable(ENTRY, &format!("{stream} {seq}")))?;
             if !origin.device.is_empty() {
-                recent.push((origin, *seq));
+                recent.push((origin, seq));
             }
         }
-        let Some((seq, _)) = tail.last().filter(|_| tail.len() == count) else { break };
-        let from = format!("({seq}");
-        count = next_count(RECENT_MESSAGES - messages, RECENT_BYTES, size(&tail), tail.len());
-        let answer = shared.history.command(&range(&from, count)).await;
-        tail = entries(answer.map_err(|e| failed(&e, &stream))?, &stream)?;
+        let Some(first) = tail.last().filter(|_| tail.len() == count) else { break };
+        if let (None, Some(turns)) = (&turn, turns) {
+            turn = Some(turns.acquire().await.map_err(|_| closed())?);
+        }
+        let size = tail.iter().map(|entry| entry.bytes).sum();
+        count = next_count(RECENT_MESSAGES - messages, RECENT_BYTES, size, tail.len());
+        let range = latest(&stream, &format!("({}", first.seq), count);
+        let answer = shared.history.command(&range).await;
+        tail = fronts(answer.map_err(|e| failed(&e, &stream))?, &stream)?;
     }
     recent.reverse();
     Ok(LogHead { last: meta.last, last_message: meta.message, last_ids: meta.last_ids, recent })
+}
+
+/// Asks for the latest entries of a log, the last one first.
+fn latest(stream: &str, from: &str, count: usize) -> Cmd {
+    let mut range = cmd("XREVRANGE");
+    range.arg(stream).arg(from).arg("-").arg("COUNT").arg(count);
+    range
+}
+
+fn fronts(value: Value, stream: &str) -> Result<Vec<Front>, StoreError> {
+    let front = |(seq, record): (Seq, Vec<u8>)| Front { seq, bytes: record.len(), front: record };
+    Ok(entries(value, stream)?.into_iter().map(front).collect())
 }
 
 /// The state of a room.
@@ -115,7 +153,16 @@ pub(super) async fn state(
     let mut all = cmd("HGETALL");
     all.arg(&key);
     let answer = shared.history.command(&all).await.map_err(|e| failed(&e, &key))?;
-    let pairs = values::pairs(answer).ok_or_else(|| unreadable("a state", &key))?;
+    state_records(answer, &key, now_ms)
+}
+
+/// The state of a room as its hash, which is that of `key`.
+pub(super) fn state_records(
+    hash: Value,
+    key: &str,
+    now_ms: u64,
+) -> Result<Vec<Record>, StoreError> {
+    let pairs = values::pairs(hash).ok_or_else(|| unreadable("a state", key))?;
     let mut records = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
         let record = state_record(&value).ok_or_else(|| {
@@ -137,15 +184,15 @@ fn state_record(value: &[u8]) -> Option<Record> {
 
 /// What a log's meta hash holds.
 #[derive(Default)]
-struct Meta {
-    last: Seq,
+pub(super) struct Meta {
+    pub(super) last: Seq,
     message: Seq,
     trimmed: Seq,
     last_ids: Vec<Origin>,
 }
 
 impl Meta {
-    fn read(value: Value) -> Option<Self> {
+    pub(super) fn read(value: Value) -> Option<Self> {
         let mut meta = Self::default();
         for (name, value) in values::pairs(value)? {
             if let Some(device) = name.strip_prefix(DEVICE) {

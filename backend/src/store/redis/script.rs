@@ -1,7 +1,7 @@
 //! Scripts that change several keys of one slot at once. Nothing comes in between, and what one has
 //! written is replicated as a whole.
 
-use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value, cmd};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value, cmd};
 
 use super::link::Link;
 
@@ -26,6 +26,11 @@ impl Script {
         Self::new(include_str!("append.lua"))
     }
 
+    /// Seals the logs of a room and reads their ends.
+    pub(super) fn open() -> Self {
+        Self::new(include_str!("open.lua"))
+    }
+
     /// Hides the entries of a log before a position.
     pub(super) fn trim() -> Self {
         Self::new(include_str!("trim.lua"))
@@ -39,17 +44,36 @@ impl Script {
         keys: &[String],
         args: impl Fn(&mut Cmd),
     ) -> RedisResult<Value> {
-        let call = |name: &str, which: &str| {
-            let mut command = cmd(name);
-            command.arg(which).arg(keys.len()).arg(keys);
-            args(&mut command);
-            command
-        };
-        match link.once(&call("EVALSHA", &self.hash)).await {
-            Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                link.once(&call("EVAL", &self.text)).await
+        match link.once(&command("EVALSHA", &self.hash, keys, &args)).await {
+            Err(e) if is_unknown(&e) => link.once(&command("EVAL", &self.text, keys, &args)).await,
+            answer => answer,
+        }
+    }
+
+    /// The same, and again on a new connection where the one there was is lost: for what may be done
+    /// twice.
+    pub(super) async fn call_again(
+        &self,
+        link: &Link,
+        keys: &[String],
+        args: impl Fn(&mut Cmd),
+    ) -> RedisResult<Value> {
+        match link.command(&command("EVALSHA", &self.hash, keys, &args)).await {
+            Err(e) if is_unknown(&e) => {
+                link.command(&command("EVAL", &self.text, keys, &args)).await
             }
             answer => answer,
         }
     }
+}
+
+fn command(name: &str, which: &str, keys: &[String], args: impl Fn(&mut Cmd)) -> Cmd {
+    let mut command = cmd(name);
+    command.arg(which).arg(keys.len()).arg(keys);
+    args(&mut command);
+    command
+}
+
+fn is_unknown(e: &RedisError) -> bool {
+    e.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }

@@ -145,6 +145,7 @@ async fn what_cannot_be_read_is_told_with_its_key() {
     check(store.append(append(log, 1, 10)).await.unwrap_err(), &keys.log(log));
     check(store.read(log, Seq::ZERO, 1, 1, 0).await.unwrap_err(), &keys.log(log));
     check(store.head(log).await.unwrap_err(), &keys.log(log));
+    check(store.open(log.group, &[Class::Binary], 0).await.unwrap_err(), &keys.log(log));
     let _: () = ask(&url, &["SET", &keys.state(log.group), "text"]);
     check(store.state(log.group, 0).await.unwrap_err(), &keys.state(log.group));
     // Of another form.
@@ -157,6 +158,8 @@ async fn what_cannot_be_read_is_told_with_its_key() {
     check(store.append(append(log, 2, 10)).await.unwrap_err(), &keys.log(log));
     let _: () = ask(&url, &["HSET", &keys.state(log.group), "page", "1-1 x"]);
     check(store.state(log.group, 0).await.unwrap_err(), "page");
+    check(store.open(log.group, &[Class::Signal], 0).await.unwrap_err(), "page");
+    check(store.open(log.group, &[Class::Binary], 0).await.unwrap_err(), &keys.log(log));
     // A handle that is none.
     let _: () = ask(&url, &["SET", &keys.room("no number"), "one"]);
     check(store.group("no number", true).await.unwrap_err(), &keys.room("no number"));
