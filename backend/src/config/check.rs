@@ -1,11 +1,7 @@
 //! The rules of single keys. Each either gives the value or notes a problem and gives the default,
 //! so that all problems are found in one pass.
 
-use std::{
-    collections::HashSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
-};
-
-use edgeway_proto::limits;
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use super::{Auth, ConfigProblem, HistorySync, Nodes, RawAuth, RawNodes, RawRooms, Rooms};
 use crate::auth::{PasswordHash, check_name};
@@ -35,6 +31,10 @@ impl Check {
 
     pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
         self.problems.push(ConfigProblem { key: key.into(), problem: problem.into() });
+    }
+
+    pub(super) fn add(&mut self, problems: Vec<ConfigProblem>) {
+        self.problems.extend(problems);
     }
 
     pub(super) fn listen(&mut self, raw: Option<String>, default: SocketAddr) -> SocketAddr {
@@ -187,31 +187,15 @@ impl Check {
         Auth::Passwords(users)
     }
 
-    pub(super) fn nodes(&mut self, raw: RawNodes) -> Nodes {
+    pub(super) fn nodes(&mut self, raw: &RawNodes, on_redis: bool) -> Nodes {
         Nodes {
-            room: self.addresses("nodes.room", raw.room),
-            peer: self.addresses("nodes.peer", raw.peer),
-            access: self.addresses("nodes.access", raw.access),
+            room: self.places("nodes.room", &raw.room, on_redis),
+            peer: self.places("nodes.peer", &raw.peer, on_redis),
+            access: self.places("nodes.access", &raw.access, on_redis),
         }
     }
 
-    fn addresses(&mut self, key: &str, raw: Vec<String>) -> Vec<String> {
-        let mut seen = HashSet::new();
-        for (i, addr) in raw.iter().enumerate() {
-            if let Err(problem) = check_address(addr) {
-                self.problem(format!("{key}.{i}"), format!("`{addr}` {problem}"));
-            }
-            if !seen.insert(addr) {
-                self.problem(
-                    format!("{key}.{i}"),
-                    format!("`{addr}` is listed twice; once is enough"),
-                );
-            }
-        }
-        raw
-    }
-
-    fn number(
+    pub(super) fn number(
         &mut self,
         key: &str,
         raw: Option<i64>,
@@ -234,24 +218,4 @@ impl Check {
             }
         }
     }
-}
-
-/// HOST:PORT on loopback: what can be dialled without certificates.
-fn check_address(addr: &str) -> Result<(), String> {
-    let Some((host, port)) = addr.rsplit_once(':') else {
-        return Err("has no port; write HOST:PORT, such as 127.0.0.1:7400".to_owned());
-    };
-    if !port.parse::<u16>().is_ok_and(|p| p != 0) {
-        return Err(format!("has the port `{port}`; a port is a number from 1 to 65535"));
-    }
-    if host.is_empty() || addr.len() > limits::REASON_BYTES {
-        return Err("has no host, or one that is too long; write HOST:PORT".to_owned());
-    }
-    let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    if host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()) {
-        return Ok(());
-    }
-    Err("is on another machine, and links between machines need certificates, which cannot be \
-         configured yet; only loopback addresses can be linked"
-        .to_owned())
 }

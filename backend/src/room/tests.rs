@@ -52,6 +52,7 @@ impl Bench {
             session,
             access,
             request,
+            name: asked.clone(),
             asked,
             user,
             device,

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply,
+    handover::MOVING,
     history::error_frame,
     outbox::to_session,
     queue::{self, queue},
@@ -25,6 +26,8 @@ use super::{
     unreachable,
 };
 use crate::{
+    registry::Tenure,
+    ring::Ring,
     room::{Join, SessionId},
     store::Store,
 };
@@ -32,20 +35,20 @@ use crate::{
 /// The owner of all rooms, or of all inboxes, of this process. A handle: clones are the same owner.
 #[derive(Clone)]
 pub struct Owner {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    shared: Arc<Shared>,
-    shards: Vec<Queues>,
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) shards: Vec<Queues>,
     accesses: AtomicU64,
     /// Handles of names; allotted once, so that none ever becomes wrong.
     names: RwLock<HashMap<String, u64>>,
     lookups: Arc<Semaphore>,
 }
 
-struct Queues {
-    control: queue::Sender<Input>,
+pub(super) struct Queues {
+    pub(super) control: queue::Sender<Input>,
     bulk: queue::Sender<Input>,
 }
 
@@ -62,6 +65,12 @@ pub(super) struct Shared {
     pub(super) loads: Semaphore,
     pub(super) history_reads: Semaphore,
     pub(super) history_waiting: AtomicUsize,
+    /// Rooms in memory.
+    pub(super) rooms: Arc<AtomicUsize>,
+    /// Whose a name is, where others may have it.
+    pub(super) ring: RwLock<Option<Arc<Ring>>>,
+    /// Whether this process may go on, where it needs a lease.
+    pub(super) tenure: OnceLock<Arc<Tenure>>,
 }
 
 /// An access link, as the shards see it.
@@ -112,6 +121,9 @@ impl Owner {
             loads: Semaphore::new(config.loads),
             history_reads: Semaphore::new(config.history_reads),
             history_waiting: AtomicUsize::new(0),
+            rooms: Arc::default(),
+            ring: RwLock::default(),
+            tenure: OnceLock::new(),
             tasks: tasks.clone(),
             config,
             kind,
@@ -250,6 +262,10 @@ impl AccessLink {
         let access = self.access.id;
         match item {
             Item::Hello(_) => Way::Nowhere,
+            Item::Join(join) if !self.owner.shared.owns(&join.room) => {
+                self.owner.refuse(&self.access, &join, ErrorCode::Unavailable, MOVING);
+                Way::Nowhere
+            }
             Item::Join(join) => {
                 let known = self.owner.names.read().get(&join.room).copied();
                 match known {
@@ -327,6 +343,7 @@ impl Inner {
             session: join.session?.into(),
             access,
             request: join.request,
+            name: Text::from(join.room),
             asked: Text::from(join.asked),
             user: Text::from(join.user),
             device: Text::from(join.device),
@@ -334,7 +351,7 @@ impl Inner {
             have,
             replaces: join.replaces.map(SessionId::from),
         };
-        let bytes = join.asked.len() + join.user.len() + join.device.len();
+        let bytes = join.name.len() + join.asked.len() + join.user.len() + join.device.len();
         Some(self.routed(group, Input::Join { group, join }, bytes))
     }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 
 pub use self::redis::{NotOpened, Redis, RedisOptions, RedisServer, RedisUrl};
+pub(crate) use self::redis::{RedisCalls, RegistryCall, read_ca};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 
 /// Messages whose place a new owner gets: enough to answer the repeats of a reconnect.
@@ -158,6 +159,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The end of a log and what its owner must remember.
     fn head(&self, log: LogId) -> StoreFuture<'_, LogHead>;
+
+    /// The last entry of a log, seals included; `Seq::ZERO` for a log that never was. Cheaper than
+    /// [`Self::head`].
+    fn last(&self, log: LogId) -> StoreFuture<'_, Seq>;
 
     /// The room's state: the latest record of each key, by byte order of the keys, void ones left
     /// out.

@@ -163,7 +163,9 @@ impl File {
         };
         problems.extend(found.into_iter().map(Problem::from));
         match backend {
-            Ok(backend) if problems.is_empty() && self.misfits.is_empty() => {
+            Ok(mut backend) if problems.is_empty() && self.misfits.is_empty() => {
+                // `up` is alone: others must not send it rooms.
+                backend.registers &= purpose != Use::Up;
                 Ok(Settings { process, gateway, backend, notes: self.notes(purpose) })
             }
             _ => Err(BadConfig::Wrong(self.report(&problems))),
@@ -182,6 +184,7 @@ impl File {
             history: raw.history.clone(),
             rooms: raw.rooms.clone(),
             auth: raw.auth.clone(),
+            discovery: raw.discovery.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),
                 peer: nodes("peer"),

@@ -9,7 +9,7 @@ mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{BadConfig, File, GatewaySettings, Use},
+    discovery::{Discovery, Wanted},
     failure::Failure,
     logging,
 };
@@ -44,6 +45,7 @@ pub struct Reload {
     complete: Complete,
     gateway: Option<edgeway_gateway::Control>,
     backend: Option<edgeway_backend::Control>,
+    discovery: Option<Arc<Discovery>>,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
     path: Option<PathBuf>,
@@ -57,7 +59,18 @@ impl Reload {
         let (path, started) = (started.path().cloned(), started.text().to_owned());
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
-        Self { load, purpose, complete, gateway: None, backend: None, logs, path, started, current }
+        Self {
+            load,
+            purpose,
+            complete,
+            gateway: None,
+            backend: None,
+            discovery: None,
+            logs,
+            path,
+            started,
+            current,
+        }
     }
 
     /// Changes this gateway; `complete` does to its settings what was done at the start.
@@ -68,6 +81,11 @@ impl Reload {
     /// Changes this backend.
     pub fn backend(&mut self, backend: edgeway_backend::Control) {
         self.backend = Some(backend);
+    }
+
+    /// Changes where instances are looked for.
+    pub fn discovery(&mut self, discovery: Arc<Discovery>) {
+        self.discovery = Some(discovery);
     }
 
     /// Reads the file and uses it.
@@ -105,13 +123,24 @@ impl Reload {
         let text = file.text().to_owned();
         let settings = file.settings(self.purpose)?;
         let mut changes = Changes::between(&self.live(), &self.started, &current, &text);
-        if let Some(gateway) = &self.gateway {
-            let config = (self.complete)(settings.gateway).config()?;
-            // The last that can fail: what follows is for all of the file.
-            gateway.route(config.routing).map_err(|e| anyhow!(e))?;
-            gateway.limit(config.limits);
+        let nodes = settings.backend.nodes.clone();
+        let mut wanted = Wanted { gateway: None, nodes };
+        let mut more = None;
+        if self.gateway.is_some() {
+            let settings = (self.complete)(settings.gateway);
+            let places = settings.places();
+            let config = settings.config()?;
+            wanted.gateway = Some((places, config.routing));
+            more = Some((config.limits, config.tls));
+        }
+        // The last that can fail: what follows is for all of the file.
+        if let Some(discovery) = &self.discovery {
+            discovery.change(wanted)?;
+        }
+        if let (Some(gateway), Some((limits, tls))) = (&self.gateway, more) {
+            gateway.limit(limits);
             // The files may be others under the same names.
-            if config.tls.is_some_and(|tls| gateway.certify(&tls)) {
+            if tls.is_some_and(|tls| gateway.certify(&tls)) {
                 changes.live.push("gateway.tls: another certificate".to_owned());
             }
         }
