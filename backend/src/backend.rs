@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,23 +16,29 @@ use edgeway_proto::{
     link::{Welcome, backend_server::BackendServer},
     rooms::rooms_server::RoomsServer,
 };
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::{Access, Node, Owners},
+    access::{Access, Owners},
     auth::{Auth, TokenKey},
-    config::{Config, ConfigProblem, HistorySync, RedisConfig, StoreConfig},
+    config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, StoreConfig},
     control::{Control, owner_config},
     http2,
     links::{LinkService, Links},
+    placement::{Own, Placement},
+    registry::{Instance, Load, Measure, Registry, View},
     roles::{Role, Roles},
     room::Kind,
     shard::{Gateways, Owner},
     store::{
         Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisOptions, Store, StoreError,
+        read_ca,
     },
-    uplink::{Dialler, UplinkService},
+    uplink::UplinkService,
 };
 
 /// How long the owners may take to append and answer what they hold, when they stop.
@@ -63,6 +72,14 @@ pub enum StartError {
         /// Why.
         source: StoreError,
     },
+    /// The registry cannot be used.
+    #[error("cannot use the registry {place}: {source}")]
+    Registry {
+        /// `on` a server.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// An owner's address cannot be dialled.
     #[error("`{address}` {problem}")]
     Address {
@@ -88,6 +105,8 @@ pub struct Backend {
     peer: Option<Owner>,
     control: Control,
     store: Option<Arc<dyn Store>>,
+    registry: Option<Registry>,
+    placement: Placement,
     /// The owners' tasks, which stop before those that carry their answers.
     owner_tasks: TaskTracker,
     stop_owners: CancellationToken,
@@ -96,7 +115,10 @@ pub struct Backend {
 
 /// Whether a backend is ready, asked from beside it. Cheap to clone.
 #[derive(Clone)]
-pub struct Readiness(Option<std::sync::Weak<crate::access::Inner>>);
+pub struct Readiness {
+    access: Option<std::sync::Weak<crate::access::Inner>>,
+    view: Option<watch::Receiver<Arc<View>>>,
+}
 
 impl Readiness {
     /// Ready to serve.
@@ -104,7 +126,10 @@ impl Readiness {
     /// # Errors
     /// What is missing, for a person.
     pub fn ready(&self) -> Result<(), String> {
-        let Some(access) = &self.0 else { return Ok(()) };
+        if self.view.as_ref().is_some_and(|view| !view.borrow().is_known()) {
+            return Err("not in the registry yet".to_owned());
+        }
+        let Some(access) = &self.access else { return Ok(()) };
         let Some(access) = Access::upgrade(access) else { return Err("stopped".to_owned()) };
         let lost = access.owners().unreachable();
         if lost.is_empty() { Ok(()) } else { Err(format!("not reached: {}", lost.join(", "))) }
@@ -162,11 +187,10 @@ impl Backend {
         let links = Links::new(welcome);
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let store = if roles.has(Role::Room) || roles.has(Role::Peer) {
-            Some(open_store(&config, tell).await?)
+            Some(open_store(&config, &tell).await?)
         } else {
             None
         };
-        let listener = socket.listen(BACKLOG).map_err(listen)?;
         let start = |role, kind| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
@@ -178,11 +202,37 @@ impl Backend {
         let tasks = TaskTracker::new();
         let rooms_per_session = Arc::new(AtomicUsize::new(config.rooms.per_session));
         let access = if roles.has(Role::Access) {
-            let owners = owners(&config, local_addr, room.as_ref(), peer.as_ref())?;
+            let owners = Owners::new(random()?);
             Some(Access::new(owners, Arc::clone(&rooms_per_session), tasks.clone()))
         } else {
             None
         };
+        let own = Own::new(&config, local_addr);
+        let me = Instance {
+            run: random()?,
+            address: own.address().to_owned(),
+            roles: roles.names(),
+            name: config.name.clone(),
+            load: Load::default(),
+        };
+        let registry = join_registry(&config, &me, &tell, || {
+            measure(links.clone(), access.as_ref(), [&room, &peer])
+        });
+        let registry = registry.await?;
+        if let Some(registry) = &registry {
+            let owners = room.iter().chain(&peer);
+            owners.for_each(|owner| owner.guard(registry.tenure()));
+        }
+        let view = registry.as_ref().map(Registry::view);
+        let placement = Placement::new(own, access.clone(), [room.clone(), peer.clone()], view);
+        for (role, places) in [(Role::Room, &config.nodes.room), (Role::Peer, &config.nodes.peer)] {
+            // Those that are to be found are told of once they are.
+            if places.iter().all(Place::is_fixed) {
+                let addresses: Vec<_> = places.iter().map(ToString::to_string).collect();
+                placement.set_nodes(role, &addresses, false)?;
+            }
+        }
+        let listener = socket.listen(BACKLOG).map_err(listen)?;
         links.connect(access.clone(), room.iter().chain(&peer).cloned().collect());
         let auth = match &access {
             Some(access) => {
@@ -204,6 +254,8 @@ impl Backend {
             peer,
             control,
             store,
+            registry,
+            placement,
             owner_tasks,
             stop_owners,
             tasks,
@@ -222,10 +274,17 @@ impl Backend {
         self.control.clone()
     }
 
+    /// Changes where the owners are while it runs.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement.clone()
+    }
+
     /// For the health endpoint.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        Readiness(self.access.as_ref().map(Access::downgrade))
+        let access = self.access.as_ref().map(Access::downgrade);
+        Readiness { access, view: self.placement.view() }
     }
 
     /// Serves until `shutdown`, and stops in order.
@@ -235,10 +294,11 @@ impl Backend {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), tonic::transport::Error> {
         let stop_serving = CancellationToken::new();
         if let Some(access) = &self.access {
-            for owner in access.owners().ids() {
-                self.tasks.spawn(Owners::keep(access.clone(), owner, stop_serving.clone()));
-            }
-            self.tasks.spawn(access.clone().keep_time(stop_serving.clone()));
+            access.run(&stop_serving);
+        }
+        let (leave, left) = (CancellationToken::new(), TaskTracker::new());
+        if let Some(registry) = self.registry {
+            left.spawn(registry.run(leave.clone()));
         }
         let link = LinkService::new(self.links.clone(), self.tasks.clone(), shutdown.clone());
         let uplinks = self.store.is_some().then(|| {
@@ -260,27 +320,33 @@ impl Backend {
             ended = &mut server => ended.unwrap_or(Ok(())),
         };
 
-        // 1. New links are refused from here on, by the services. The owners append and answer what
-        //    they hold: what was acked is stored, and what is stored is acked where it can be.
+        // 1. Others are told, so that those who are sent away find the next owners.
+        leave.cancel();
+        left.close();
+        left.wait().await;
+        // 2. New links are refused from here on, by the services. The owners append and answer what
+        //    they hold: what was acked is stored, and what is stored is acked where it can be. Then they
+        //    tell members that their rooms are elsewhere.
         self.stop_owners.cancel();
         self.owner_tasks.close();
         if tokio::time::timeout(DRAIN, self.owner_tasks.wait()).await.is_err() {
             tracing::warn!("the owners did not stop in time; what they held is not acked");
         }
-        // 2. The answers go out, and the links end: gateways tell clients to open anew.
+        // 3. The answers go out, and the links end: gateways tell clients to open anew.
         self.links.finish();
         if let Some(uplinks) = &uplinks {
             uplinks.finish();
         }
-        // 3. The server ends with its last connection, or is ended.
+        // 4. The server ends with its last connection, or is ended.
         stop_serving.cancel();
         self.tasks.close();
         if tokio::time::timeout(FLUSH, self.tasks.wait()).await.is_err() {
             tracing::info!("peers did not close their connections in time");
             server.abort();
         }
-        // 4. The last users of the store go, and it closes; that blocks while it writes and syncs.
+        // 5. The last users of the store go, and it closes; that blocks while it writes and syncs.
         self.links.disconnect();
+        self.placement.disconnect();
         drop((self.access, self.room, self.peer, uplinks));
         let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
         ended
@@ -302,7 +368,7 @@ fn random() -> Result<u64, StartError> {
 }
 
 /// A store on servers that are not there yet is waited for; `tell` learns why.
-async fn open_store(config: &Config, tell: impl Fn(String)) -> Result<Arc<dyn Store>, StartError> {
+async fn open_store(config: &Config, tell: &impl Fn(String)) -> Result<Arc<dyn Store>, StartError> {
     match &config.store {
         StoreConfig::Embedded => {
             let place = format!("in {}", config.data_dir.display());
@@ -311,19 +377,50 @@ async fn open_store(config: &Config, tell: impl Fn(String)) -> Result<Arc<dyn St
         }
         StoreConfig::Redis(redis) => {
             let place = format!("on {}", redis.state);
-            loop {
-                match open_redis(redis).await {
-                    Ok(store) => return Ok(Arc::new(store)),
-                    Err(NotOpened { error, may_pass: true }) => {
-                        tell(format!("waits for the store {place}: {error}"));
-                        tokio::time::sleep(STORE_PAUSE).await;
-                    }
-                    Err(NotOpened { error: source, .. }) => {
-                        return Err(StartError::Store { place, source });
-                    }
-                }
+            match once_there(&format!("the store {place}"), tell, || open_redis(redis)).await {
+                Ok(store) => Ok(Arc::new(store)),
+                Err(source) => Err(StartError::Store { place, source }),
             }
         }
+    }
+}
+
+/// Opens what is on servers. Where they are not there yet, they are waited for.
+async fn once_there<T, F>(
+    what: &str,
+    tell: &impl Fn(String),
+    open: impl Fn() -> F,
+) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, NotOpened>>,
+{
+    loop {
+        match open().await {
+            Err(NotOpened { error, may_pass: true }) => {
+                tell(format!("waits for {what}: {error}"));
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            opened => return opened.map_err(|not| not.error),
+        }
+    }
+}
+
+/// The registry, where others are to find this process there.
+async fn join_registry(
+    config: &Config,
+    me: &Instance,
+    tell: &impl Fn(String),
+    measure: impl Fn() -> Measure,
+) -> Result<Option<Registry>, StartError> {
+    let StoreConfig::Redis(redis) = &config.store else { return Ok(None) };
+    if !config.registers {
+        return Ok(None);
+    }
+    let place = format!("on {}", redis.state);
+    let join = || Registry::join(redis, config.discovery.lease, me.clone(), measure());
+    match once_there(&format!("the registry {place}"), tell, join).await {
+        Ok(registry) => Ok(Some(registry)),
+        Err(source) => Err(StartError::Registry { place, source }),
     }
 }
 
@@ -340,47 +437,17 @@ async fn open_embedded(config: &Config) -> Result<Embedded, StoreError> {
 
 async fn open_redis(config: &RedisConfig) -> Result<Redis, NotOpened> {
     let RedisConfig { state, history, prefix, ca } = config.clone();
-    let ca_pem = match ca {
-        None => None,
-        Some(ca) => {
-            let pem = tokio::fs::read(&ca).await;
-            let told = |e| {
-                let ca = ca.display();
-                StoreError::Unavailable(format!("cannot read {ca} (store.redis.ca): {e}"))
-            };
-            Some(pem.map_err(told)?)
-        }
-    };
+    let ca_pem = read_ca(ca.as_deref()).await?;
     Redis::open(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) }).await
 }
 
-/// The owners that access passes things on to. One that is listed under this process's own address
-/// is reached without a detour by the network.
-fn owners(
-    config: &Config,
-    local_addr: SocketAddr,
-    room: Option<&Owner>,
-    peer: Option<&Owner>,
-) -> Result<Owners, StartError> {
-    let mut nodes = Vec::new();
-    let roles = [(Role::Room, &config.nodes.room, room), (Role::Peer, &config.nodes.peer, peer)];
-    for (role, listed, here) in roles {
-        if let (true, Some(owner)) = (listed.is_empty(), here) {
-            nodes.push(Node::here(role, String::new(), owner.clone()));
-        }
-        for address in listed {
-            let own = address.parse() == Ok(local_addr) || address.parse() == Ok(config.listen);
-            let node = match here {
-                Some(owner) if own => Node::here(role, address.clone(), owner.clone()),
-                _ => Node::there(role, address.clone(), dialler(config, address, role)?),
-            };
-            nodes.push(node);
-        }
-    }
-    Ok(Owners::new(nodes, random()?))
-}
-
-fn dialler(config: &Config, address: &str, role: Role) -> Result<Dialler, StartError> {
-    Dialler::new(address, config.name.clone(), role, config.links.as_ref())
-        .map_err(|problem| StartError::Address { address: address.to_owned(), problem })
+/// What this process has to do, asked for as long as its parts are there.
+fn measure(links: Links, access: Option<&Access>, owners: [&Option<Owner>; 2]) -> Measure {
+    let access = access.map(Access::downgrade);
+    let rooms: Vec<_> = owners.into_iter().flatten().map(Owner::rooms_gauge).collect();
+    Box::new(move || Load {
+        connections: links.len() as u64,
+        sessions: access.as_ref().and_then(Access::upgrade).map_or(0, |a| a.sessions() as u64),
+        rooms: rooms.iter().map(|rooms| rooms.load(Ordering::Relaxed) as u64).sum(),
+    })
 }

@@ -7,6 +7,7 @@
 //! - [`shard`]: the owners of rooms and inboxes, around the pure [`room`].
 //! - [`store`]: where rooms live when their owner does not.
 //! - [`auth`]: who may log in.
+//! - [`registry`]: which processes live.
 
 mod access;
 pub mod auth;
@@ -15,7 +16,10 @@ pub mod config;
 mod control;
 mod http2;
 mod links;
+mod placement;
 mod queue;
+pub mod registry;
+mod ring;
 mod roles;
 pub mod room;
 pub mod shard;
@@ -25,4 +29,5 @@ mod warn;
 
 pub use backend::{Backend, Readiness, StartError, check_roles};
 pub use control::Control;
+pub use placement::Placement;
 pub use roles::{Role, Roles, UnknownRole};

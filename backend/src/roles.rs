@@ -67,6 +67,16 @@ impl Roles {
         Ok(Self(roles))
     }
 
+    /// Their names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        Role::ALL
+            .into_iter()
+            .filter(|role| self.has(*role))
+            .map(|role| role.name().to_owned())
+            .collect()
+    }
+
     /// Whether the process has the role.
     #[must_use]
     pub const fn has(self, role: Role) -> bool {
@@ -76,9 +86,7 @@ impl Roles {
 
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> =
-            Role::ALL.into_iter().filter(|role| self.has(*role)).map(Role::name).collect();
-        f.write_str(&names.join(","))
+        f.write_str(&self.names().join(","))
     }
 }
 

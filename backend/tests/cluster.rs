@@ -102,7 +102,7 @@ async fn rooms_are_spread_over_owners_and_messages_go_straight_to_the_gateways()
 }
 
 #[tokio::test]
-async fn a_lost_owner_closes_the_sessions_in_its_rooms_and_a_new_one_is_found_again() {
+async fn a_lost_owner_costs_its_rooms_and_no_session_and_is_found_again() {
     let (dir_one, dir_two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (one, two) = (owner(&dir_one, 1).await, owner(&dir_two, 2).await);
     let nodes = [one.addr, two.addr];
@@ -121,12 +121,18 @@ async fn a_lost_owner_closes_the_sessions_in_its_rooms_and_a_new_one_is_found_ag
         }
     }
     let (kept_room, _) = rooms[&0].clone();
-    let (lost_room, _) = rooms[&1].clone();
+    let (lost_room, lost_group) = rooms[&1].clone();
     let (kept_group, _) = edge.join(2, &kept_room).await;
 
     let addr = two.addr;
     two.stop().await;
-    assert_eq!(edge.access.closed(1).await, CloseCode::BackendLost.code());
+    let left = |frame: &Frame| match frame {
+        Frame::Left(left) if left.group == lost_group => Some(left.code),
+        _ => None,
+    };
+    let code = edge.owners[1].expect_frame(1, "left", left).await;
+    assert_eq!(code, CloseCode::BackendLost.code());
+    edge.send(0, 1, signal(kept_group, 1, "the Session goes on")).await;
     let join = |room: &str| Join { room: Text::from(room), ..Join::default() };
     let (code, retry) = edge.access.try_join(2, join(&lost_room)).await.unwrap_err();
     assert_eq!(code, ErrorCode::Unavailable);
@@ -141,8 +147,7 @@ async fn a_lost_owner_closes_the_sessions_in_its_rooms_and_a_new_one_is_found_ag
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     edge.owners[1] = Gateway::dial(addr, 1).await;
-    edge.access.open(3, "chat", "ada", "phone", 2);
-    assert_eq!(edge.join(3, &lost_room).await.1, 1);
+    assert_eq!(edge.join(1, &lost_room).await.1, 1);
     for backend in [access, one, two] {
         backend.stop().await;
     }

@@ -7,6 +7,7 @@ mod certs;
 mod chat;
 mod check;
 mod config;
+mod discovery;
 mod failure;
 mod flags;
 mod gateway;

@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use edgeway_backend::{Backend, Roles};
+use edgeway_backend::{Backend, Roles, config::StoreConfig};
 use edgeway_gateway::Gateway;
 use edgeway_linktls::{About, Identity};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{GatewaySettings, Process, Settings, Use},
+    discovery::{Discovery, Wanted},
     failure::{Outcome, in_one_line},
     http::{self, Health, Http, Ready},
     logging,
@@ -57,7 +58,7 @@ where
     // Thousands of connections that all have something to do fill a runtime's queue. Rooms and
     // links do not stand in it: the system shares the cores between the threads of the two.
     let edge = runtime("edge", &settings.process)?;
-    let server = Server::new(edge.handle().clone(), reload);
+    let server = Server::new(edge.handle().clone(), reload, &settings);
     let outcome = core.block_on(serve(settings, server));
     edge.shutdown_background();
     Ok(outcome?)
@@ -81,6 +82,10 @@ pub struct Server {
     http: Option<Task>,
     reload: Reload,
     broken: CancellationToken,
+    store: StoreConfig,
+    pace: edgeway_backend::config::Discovery,
+    has_links: bool,
+    wanted: Wanted,
 }
 
 /// A process that serves.
@@ -98,7 +103,7 @@ struct Task {
 }
 
 impl Server {
-    fn new(edge: Handle, reload: Reload) -> Self {
+    fn new(edge: Handle, reload: Reload, settings: &Settings) -> Self {
         Self {
             edge,
             gateway: None,
@@ -107,6 +112,10 @@ impl Server {
             http: None,
             reload,
             broken: CancellationToken::new(),
+            store: settings.backend.store.clone(),
+            pace: settings.backend.discovery,
+            has_links: settings.links.is_some(),
+            wanted: Wanted::default(),
         }
     }
 
@@ -121,6 +130,7 @@ impl Server {
         roles: Roles,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Option<SocketAddr>> {
+        self.wanted.nodes = config.nodes.clone();
         self.health.waits_for("it opens its store".to_owned());
         let starting = Backend::start_telling(config, roles, |what| self.health.waits_for(what));
         let reminding = async {
@@ -155,7 +165,10 @@ impl Server {
         settings: GatewaySettings,
         complete: Complete,
     ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
-        let config = complete(settings).config()?;
+        let settings = complete(settings);
+        let places = settings.places();
+        let config = settings.config()?;
+        self.wanted.gateway = Some((places, config.routing.clone()));
         let bound = {
             let _edge = self.edge.enter();
             Gateway::bind(config)
@@ -195,10 +208,20 @@ impl Server {
 
     /// Begins to serve.
     pub fn start(self) -> Running {
-        let Self { edge, gateway, backend, health, http, reload, broken } = self;
+        let Self { edge, gateway, backend, health, http, mut reload, broken, .. } = self;
         reload.tell();
+        let discovery = Discovery::new(
+            gateway.as_ref().map(Gateway::control),
+            backend.as_ref().map(Backend::placement),
+            self.store,
+            self.pace,
+            self.has_links,
+            self.wanted,
+        );
+        reload.discovery(Arc::clone(&discovery));
         let reload = Arc::new(reload);
-        health.started(ready(gateway.as_ref(), backend.as_ref()), Arc::clone(&reload));
+        let ready = ready(gateway.as_ref(), backend.as_ref(), Arc::clone(&discovery));
+        health.started(ready, Arc::clone(&reload));
         let core = Handle::current();
         let mut running = Running { health, tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {
@@ -211,16 +234,21 @@ impl Server {
             running.spawn("backend", &core, |stop| async { Ok(backend.run(stop).await?) });
         }
         running.tasks.extend(http);
+        running.spawn("discovery", &core, |stop| async {
+            discovery.run(stop).await;
+            Ok(())
+        });
         running.spawn("watch over the config", &core, |stop| reload.watch(stop));
         running
     }
 }
 
-fn ready(gateway: Option<&Gateway>, backend: Option<&Backend>) -> Ready {
+fn ready(gateway: Option<&Gateway>, backend: Option<&Backend>, discovery: Arc<Discovery>) -> Ready {
     let gateway = gateway.map(Gateway::readiness);
     let backend = backend.map(Backend::readiness);
     Arc::new(move || {
         gateway.as_ref().map_or(Ok(()), |r| r.check())?;
+        discovery.check()?;
         backend.as_ref().map_or(Ok(()), |r| r.ready())?;
         Ok(gateway.as_ref().map(|r| r.missing()).unwrap_or_default())
     })

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     limits::Rates,
-    routing::{Key, RawRoute, Route, Routes, Routing},
+    routing::{Key, RawRoute, Route, Routes},
 };
 
-pub use crate::routing::RawBackends;
+pub use crate::routing::{RawBackends, Routing};
 
 /// Section `[gateway]` as the file has it. Every key has a default.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -268,9 +268,6 @@ pub fn validate(
         check.add("gateway.login", format!("backend `{}` is not in [backends]", raw.login));
     }
     for (name, nodes) in &backends {
-        if nodes.is_empty() {
-            check.add(&format!("backends.{name}"), "no instance; expected a list of \"host:port\"");
-        }
         for (i, node) in nodes.iter().enumerate() {
             if let Err(problem) = links.check(node) {
                 check.add(&format!("backends.{name}.{i}"), format!("`{node}` {problem}"));

@@ -106,6 +106,10 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
             }
         }
         Item::Data(data) => {
+            let owned = Class::from(data.owned());
+            if data.group != 0 && hub.is_stale(data.group, owned, data.epoch) {
+                return Ok(());
+            }
             if let Some(session) = hub.session(data.session) {
                 check_frames(&data.frames)?;
                 let class = class(data.class, classes)?;
@@ -123,7 +127,7 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
             let have = s.have.map(Seq::from);
             hub.subscribe(link, s.session, s.group, class(s.class, classes)?, head, have);
         }
-        Item::Unsubscribe(u) => hub.unsubscribe(u.session, u.group, classes),
+        Item::Unsubscribe(u) => hub.unsubscribe(link, u.session, u.group, classes),
     }
     Ok(())
 }

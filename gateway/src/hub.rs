@@ -5,6 +5,8 @@
 //! state changes. So a member that has caught up up to the head misses nothing and gets nothing
 //! twice: either it was live before the publication or its head includes it.
 
+mod owners;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -220,7 +222,8 @@ impl Hub {
     }
 
     /// Subscribes a Session to a class of a group, from `head` on. `have` is what the client has;
-    /// where that is less, it is behind.
+    /// where that is less, it is behind. What comes from an owner that another one has followed is
+    /// dropped, here and below.
     pub fn subscribe(
         &self,
         link: u64,
@@ -240,6 +243,10 @@ impl Hub {
             g = entry.lock();
         }
         let at = class.index();
+        if g.is_stale(class, head.epoch) {
+            self.metrics.stale(class);
+            return self.leave(group, &entry, g);
+        }
         g.links[at] = link;
         g.heads[at] = g.heads[at].max(head);
         let live = have.is_none_or(|have| have == g.heads[at]);
@@ -260,13 +267,19 @@ impl Hub {
         }
     }
 
-    /// Ends a Session's subscription of the classes that travel on one stream of a link.
-    pub fn unsubscribe(&self, id: u64, group: u64, classes: &[Class]) {
+    /// Ends a Session's subscription of the classes that travel on one stream of a link. Only the
+    /// owner's link can.
+    pub fn unsubscribe(&self, link: u64, id: u64, group: u64, classes: &[Class]) {
         let Some(entry) = self.group(group) else { return };
         let mut g = entry.lock();
+        let links = g.links;
         let Some(member) = g.members.get_mut(&id) else { return };
         for class in classes {
-            member.standing[class.index()] = Standing::Out;
+            if links[class.index()] == link {
+                member.standing[class.index()] = Standing::Out;
+            } else {
+                self.metrics.stale(*class);
+            }
         }
         if member.standing.iter().all(|s| *s == Standing::Out) {
             member.session.groups.lock().retain(|g| *g != group);
@@ -284,9 +297,12 @@ impl Hub {
         let mut g = entry.lock();
         let at = class.index();
         let head = Seq::new(first.epoch, (first.counter + u64::from(count)).saturating_sub(1));
+        if g.is_stale(class, first.epoch) {
+            return self.metrics.stale(class);
+        }
         if count > 0 {
             if head <= g.heads[at] {
-                // An owner of an older epoch, or a repeat.
+                // A repeat.
                 return;
             }
             g.heads[at] = head;
@@ -320,22 +336,6 @@ impl Hub {
         } else {
             self.fall_behind(member, group, class, head);
         }
-    }
-
-    /// The Sessions that cannot go on without a link: its own, and members of groups whose owner
-    /// it led to.
-    #[must_use]
-    pub fn depending_on(&self, link: u64) -> Vec<Arc<Session>> {
-        let mut found: Vec<_> =
-            self.sessions.read().values().filter(|s| s.link == link).cloned().collect();
-        let groups: Vec<_> = self.groups.read().values().cloned().collect();
-        for group in groups {
-            let g = group.lock();
-            if g.links.contains(&link) {
-                found.extend(g.members.values().map(|m| Arc::clone(&m.session)));
-            }
-        }
-        found
     }
 
     /// Marks a member behind and tells its client, in order after what it was sent.

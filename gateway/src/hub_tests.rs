@@ -254,11 +254,11 @@ fn unsubscribing_ends_the_classes_of_its_stream_and_with_the_last_the_membership
     for class in Class::ALL {
         hub.subscribe(1, a.id, GROUP, class, seq(0), None);
     }
-    hub.unsubscribe(a.id, GROUP, &[Class::Signal]);
+    hub.unsubscribe(1, a.id, GROUP, &[Class::Signal]);
     publish(&hub, Class::Signal, 1, 1);
     publish(&hub, Class::Chat, 1, 1);
     assert_eq!(counters(&a), [1], "chat goes on");
-    hub.unsubscribe(a.id, GROUP, &[Class::Binary, Class::Chat]);
+    hub.unsubscribe(1, a.id, GROUP, &[Class::Binary, Class::Chat]);
     assert_eq!(hub.groups(), 0);
     assert!(a.groups.lock().is_empty());
     publish(&hub, Class::Chat, 2, 1);
@@ -295,11 +295,11 @@ fn streams_that_leave_and_join_at_the_same_time_end_in_what_each_said_last() {
     for round in 1..=2000 {
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                hub.unsubscribe(a.id, GROUP, &[Class::Signal]);
+                hub.unsubscribe(1, a.id, GROUP, &[Class::Signal]);
                 hub.subscribe(1, a.id, GROUP, Class::Signal, seq(round), None);
             });
             scope.spawn(|| {
-                hub.unsubscribe(a.id, GROUP, &low);
+                hub.unsubscribe(1, a.id, GROUP, &low);
                 hub.subscribe(1, a.id, GROUP, Class::Chat, seq(round), None);
             });
         });
@@ -310,16 +310,76 @@ fn streams_that_leave_and_join_at_the_same_time_end_in_what_each_said_last() {
 }
 
 #[test]
-fn a_lost_link_takes_its_sessions_and_the_members_of_the_groups_it_owned() {
+fn a_lost_link_takes_its_sessions_and_others_only_out_of_the_groups_it_owned() {
     let hub = hub();
     let (own, member, other) = (session(&hub, 1), session(&hub, 2), session(&hub, 2));
+    hub.subscribe(1, own.id, GROUP, Class::Chat, seq(0), None);
     hub.subscribe(1, member.id, GROUP, Class::Chat, seq(0), None);
+    hub.subscribe(2, member.id, GROUP + 1, Class::Chat, seq(0), None);
     hub.subscribe(2, other.id, GROUP + 1, Class::Chat, seq(0), None);
-    let mut ids: Vec<_> = hub.depending_on(1).iter().map(|s| s.id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids, [own.id, member.id]);
-    assert!(hub.depending_on(3).is_empty());
+    assert!(hub.link_lost(3).is_empty());
+    let lost = hub.link_lost(1);
+    assert_eq!(lost.iter().map(|s| s.id).collect::<Vec<_>>(), [own.id]);
+    let frames = read(&member);
+    let [Frame::Left(left)] = &frames[..] else { unreachable!("{frames:?}") };
+    assert_eq!((left.group, left.code), (GROUP, CloseCode::BackendLost.code()));
+    assert_eq!(
+        (read(&own), read(&other)),
+        (vec![], vec![]),
+        "a Session that ends is told that alone"
+    );
+    assert_eq!(hub.groups(), 1);
+    // It may join again.
+    hub.subscribe(2, member.id, GROUP, Class::Chat, seq(0), None);
+    publish(&hub, Class::Chat, 1, 1);
+    assert_eq!(counters(&member), [1]);
+}
+
+#[test]
+fn who_is_with_the_next_owner_already_does_not_lose_it_with_the_link_of_the_last() {
+    let hub = hub();
+    let a = session(&hub, 3);
+    for class in Class::ALL {
+        hub.subscribe(1, a.id, GROUP, class, seq(4), None);
+    }
+    for class in Class::ALL {
+        hub.subscribe(2, a.id, GROUP, class, Seq::new(2, 0), None);
+    }
+    assert!(hub.link_lost(1).is_empty());
+    publish_at(&hub, Class::Signal, Seq::new(2, 1), 1, 10);
+    assert_eq!(counters(&a), [1]);
+}
+
+#[test]
+fn nothing_of_an_owner_that_another_one_has_followed_has_an_effect() {
+    for class in Class::ALL {
+        let hub = hub();
+        let (a, late) = (session(&hub, 3), session(&hub, 3));
+        hub.subscribe(1, a.id, GROUP, class, seq(4), None);
+        hub.subscribe(2, a.id, GROUP, class, Seq::new(2, 0), None);
+        // The first one's link still stands, and it goes on.
+        publish_at(&hub, class, seq(5), 3, 10);
+        publish_at(&hub, class, seq(7), 0, 10);
+        hub.unsubscribe(1, a.id, GROUP, &[class]);
+        hub.subscribe(1, late.id, GROUP, class, seq(7), None);
+        hub.subscribe(1, a.id, GROUP, class, seq(7), Some(seq(2)));
+        assert_eq!((read(&a), read(&late)), (vec![], vec![]), "{class}");
+        assert!(hub.is_stale(GROUP, class, 1) && !hub.is_stale(GROUP, class, 2));
+        // The next one is not disturbed.
+        publish_at(&hub, class, Seq::new(2, 1), 1, 10);
+        publish_at(&hub, class, Seq::new(2, 1), 0, 10);
+        assert_eq!((read(&a).len(), read(&late).len()), (2, 0), "{class}");
+    }
+}
+
+#[test]
+fn who_says_nothing_of_epochs_is_never_stale() {
+    let hub = hub();
+    let a = session(&hub, 1);
+    hub.subscribe(1, a.id, GROUP, Class::Signal, seq(4), None);
+    publish_at(&hub, Class::Signal, Seq::ZERO, 0, 10);
+    assert_eq!(read(&a).len(), 1);
+    assert!(!hub.is_stale(GROUP, Class::Signal, 0) && !hub.is_stale(GROUP + 1, Class::Signal, 1));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 pub struct Metrics {
     delivered: [Counter; 3],
     behind: [Counter; 3],
+    stale: [Counter; 3],
     writes: [Counter; 3],
     shed: Counter,
     uplink: [Counter; 3],
@@ -39,6 +40,7 @@ impl Default for Metrics {
         Self {
             delivered: per_class("edgeway_gateway_deliveries_total"),
             behind: per_class("edgeway_gateway_behind_total"),
+            stale: per_class("edgeway_gateway_stale_total"),
             writes: per_class("edgeway_gateway_writes_total"),
             uplink: per_class("edgeway_gateway_uplink_frames_total"),
             shed: counter!("edgeway_gateway_chat_shed_total"),
@@ -57,6 +59,10 @@ fn describe() {
     describe_counter!(
         "edgeway_gateway_behind_total",
         "members that fell behind: their outbox was full"
+    );
+    describe_counter!(
+        "edgeway_gateway_stale_total",
+        "items dropped because another owner has followed the one that sent them, by class"
     );
     describe_counter!(
         "edgeway_gateway_writes_total",
@@ -117,6 +123,11 @@ impl Metrics {
     /// A member fell behind.
     pub fn behind(&self, class: Class) {
         self.behind[class.index()].increment(1);
+    }
+
+    /// Something came of an owner that another one has followed.
+    pub fn stale(&self, class: Class) {
+        self.stale[class.index()].increment(1);
     }
 
     /// Frames passed on to a backend.

@@ -296,6 +296,7 @@ impl Sessions {
                     session: upstream.registration.id,
                     class: link::Class::from(batch.class).into(),
                     frames: join(batch.frames),
+                    ..link::Data::default()
                 });
                 let stream = match batch.class {
                     Class::Signal => link::Stream::Control,

@@ -304,7 +304,9 @@ over! {
         second.publish(5, Class::Signal, 1, 1, 10);
         client.until(|f| matches!(f, Frame::Deliver(_))).await;
         second.lose_links();
-        assert_eq!(client.session_code(1).await, CloseCode::BackendLost);
+        let (_, left) = client.until(|f| matches!(f, Frame::Left(_))).await;
+        assert!(matches!(left, Frame::Left(left) if (left.group, left.code) == (5, CloseCode::BackendLost.code())));
+        client.echoes(1).await;
         client.is_well().await;
     }
 
@@ -334,6 +336,7 @@ over! {
                     session: open.session,
                     class: 9,
                     frames: whole.clone(),
+                    ..Default::default()
                 })),
             }
             assert_eq!(client.session_code(n).await, CloseCode::BackendLost, "{what}");

@@ -16,6 +16,7 @@ mod tests;
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,19 +25,25 @@ use edgeway_proto::{
     link::{self, Data, Stream, down_item},
     rooms::{self, SessionRef, from_owner_item, to_owner_item::Item},
 };
-use tokio_util::task::TaskTracker;
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::owners::{Node, OwnerId, Owners};
+pub(crate) use self::owners::{Node, Owners};
 use self::{
     out::{Fatal, Out, RETRY_MS, unavailable},
+    owners::OwnerId,
     session::Place,
     table::{Entry, Table},
 };
-use crate::{auth::Resumable, links::Link, shard::Reply};
+use crate::{auth::Resumable, links::Link, roles::Role, shard::Reply};
 
 /// After which a client may join again where no link of its gateway reached the owner: links are
 /// dialled anew within this time.
 const UNREACHABLE_RETRY_MS: u64 = 500;
+
+/// An owner whose rooms are another one's now hands them over by itself, in this time. Those that it has not
+/// are moved from here.
+const HANDOVER: Duration = Duration::from_secs(3);
 
 /// A handle on access, cheap to clone.
 #[derive(Clone)]
@@ -47,16 +54,81 @@ pub(crate) struct Inner {
     owners: Owners,
     rooms_max: Arc<AtomicUsize>,
     tasks: TaskTracker,
+    /// Ends the tasks that keep owners reached; there once it runs.
+    running: Mutex<Option<CancellationToken>>,
 }
 
 impl Access {
     /// `rooms_max` are the rooms that a Session may be in; it may be changed.
     pub(crate) fn new(owners: Owners, rooms_max: Arc<AtomicUsize>, tasks: TaskTracker) -> Self {
-        Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
+        let (table, running) = (Table::new(), Mutex::new(None));
+        Self(Arc::new(Inner { table, owners, rooms_max, tasks, running }))
     }
 
     pub(crate) fn owners(&self) -> &Owners {
         &self.0.owners
+    }
+
+    /// Reaches the owners, and lets go who does not come back, until `stop`.
+    pub(crate) fn run(&self, stop: &CancellationToken) {
+        let mut running = self.0.running.lock();
+        for owner in self.0.owners.ids() {
+            self.0.tasks.spawn(Owners::keep(self.clone(), owner, stop.clone()));
+        }
+        self.0.tasks.spawn(self.clone().keep_time(stop.clone()));
+        *running = Some(stop.clone());
+    }
+
+    /// From now on the owners of a role are those of these names. Those who are in rooms of one that is
+    /// gone are told to join again, as are those in rooms that have another owner now.
+    ///
+    /// # Errors
+    /// One that `make` cannot make; nothing has changed then.
+    pub(crate) fn set_owners<E>(
+        &self,
+        role: Role,
+        names: &[String],
+        make: impl Fn(&str) -> Result<Node, E>,
+    ) -> Result<(), E> {
+        let running = self.0.running.lock();
+        let change = self.0.owners.replace(role, names, make)?;
+        if change.is_none() {
+            return Ok(());
+        }
+        if let Some(stop) = &*running {
+            for owner in &change.new {
+                self.0.tasks.spawn(Owners::keep(self.clone(), *owner, stop.clone()));
+            }
+            self.0.tasks.spawn(self.clone().move_later(stop.clone()));
+        }
+        drop(running);
+        for owner in change.gone {
+            self.owner_lost(owner);
+        }
+        Ok(())
+    }
+
+    async fn move_later(self, stop: CancellationToken) {
+        tokio::select! {
+            () = tokio::time::sleep(HANDOVER) => {}
+            () = stop.cancelled() => return,
+        }
+        let (mut moved, mut leaves) = (0, Vec::new());
+        self.0.table.find(|entry| {
+            let mut out = Vec::new();
+            let (lost, left) = entry.session.lose_moved(&self.0.owners, &mut out);
+            moved += lost;
+            leaves.extend(left);
+            tell(entry, &mut out);
+            false
+        });
+        count_lost("moved", moved);
+        self.send(leaves).await;
+    }
+
+    /// Sessions that it has.
+    pub(crate) fn sessions(&self) -> usize {
+        self.0.table.len()
     }
 
     pub(crate) fn downgrade(&self) -> std::sync::Weak<Inner> {
@@ -130,7 +202,7 @@ impl Access {
         if self.0.owners.send(owner, stream, item).await {
             return;
         }
-        // Other items are for groups of an owner that is lost: their Sessions are being closed.
+        // Other items are for groups of an owner that is lost: their clients are being told.
         if let Some((session, request)) = join {
             self.refused(owner, session, request, Some(RETRY_MS));
         }
@@ -158,20 +230,18 @@ impl Access {
         });
     }
 
-    /// An owner is lost: Sessions in its groups are closed, for their clients to open anew; joins
+    /// An owner is lost: those who are in its groups are told that they are out, and join again; joins
     /// that it has not answered fail.
-    pub(crate) async fn owner_lost(&self, owner: OwnerId) {
-        let sessions = self.0.table.find(|entry| {
+    pub(crate) fn owner_lost(&self, owner: OwnerId) {
+        let mut lost = 0;
+        self.0.table.find(|entry| {
             let mut out = Vec::new();
-            entry.session.give_up(owner, &mut out);
+            lost += entry.session.lose_owner(owner, &mut out);
             tell(entry, &mut out);
             wake(entry);
-            entry.session.depends_on(owner)
+            false
         });
-        for session in sessions {
-            let reason = "the owner of a joined room was lost".to_owned();
-            self.end(session, Some(Fatal { code: CloseCode::BackendLost, reason })).await;
-        }
+        count_lost("lost", lost);
     }
 
     /// What an owner says. Never waits.
@@ -211,8 +281,13 @@ impl Access {
             Some(None) => return,
             // The older Session's place, where this one has not taken just that.
             Some(Some(place)) => place.leave(),
-            // The Session ended while it joined.
+            // The Session ended while it joined, or has given the owner up.
             None => {
+                self.0.table.with(session, |entry| {
+                    let mut out = Vec::new();
+                    entry.session.let_in_too_late(group, &mut out);
+                    tell(entry, &mut out);
+                });
                 let leave = rooms::Leave { session: Some(session), request: 0, group };
                 (owner, Item::Leave(leave))
             }
@@ -255,6 +330,11 @@ impl Resumable for std::sync::Weak<Inner> {
     }
 }
 
+/// Counts places in groups that were lost with their owners.
+fn count_lost(why: &'static str, places: usize) {
+    metrics::counter!("edgeway_access_places_lost_total", "why" => why).increment(places as u64);
+}
+
 /// Sends the client what is for it, in one item.
 fn tell(entry: &Entry, out: &mut Vec<Out>) {
     let mut frames = Vec::new();
@@ -268,7 +348,7 @@ fn tell(entry: &Entry, out: &mut Vec<Out>) {
     if !frames.is_empty() {
         let session = entry.session.identity.session.session;
         let class = link::Class::Signal.into();
-        let data = Data { session, class, frames: Bytes::from(frames) };
+        let data = Data { session, class, frames: Bytes::from(frames), ..Data::default() };
         entry.link.push(Stream::Control, down_item::Item::Data(data));
     }
 }

@@ -1,8 +1,12 @@
 //! The owners that access passes things on to: in this process or over an uplink, found by
-//! rendezvous hashing of the name.
+//! rendezvous hashing of the name. Which there are may change at any time.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,10 +14,10 @@ use edgeway_linktls::causes;
 use edgeway_proto::{link::Stream, rooms::to_owner_item::Item};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{Access, session::Route};
 use crate::{
+    ring::{rendezvous, seed},
     roles::Role,
     shard::{AccessLink, Owner, Replies, Reply},
     uplink::{Dialler, Uplink},
@@ -26,13 +30,16 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// An uplink that lived this long was a good one: the next attempt does not wait long.
 const GOOD: Duration = Duration::from_secs(10);
 
-/// An owner, by its place in the list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct OwnerId(usize);
+/// An owner. Never used twice: one that comes back is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OwnerId(u64);
 
-#[cfg(test)]
 impl OwnerId {
-    pub(super) const fn test(at: usize) -> Self {
+    /// Of a name that nobody owns: it cannot be reached.
+    const NOBODY: Self = Self(0);
+
+    #[cfg(test)]
+    pub(super) const fn test(at: u64) -> Self {
         Self(at)
     }
 }
@@ -46,6 +53,8 @@ pub(crate) struct Node {
     place: Place,
     /// How it is reached now; `None` while it is not.
     reach: RwLock<Option<Arc<Reach>>>,
+    /// It is no owner any more.
+    gone: CancellationToken,
 }
 
 /// Where an owner is.
@@ -62,7 +71,8 @@ enum Reach {
 impl Node {
     fn new(role: Role, name: String, place: Place) -> Self {
         let seed = seed(&name);
-        Self { role, name, seed, place, reach: RwLock::new(None) }
+        let gone = CancellationToken::new();
+        Self { role, name, seed, place, reach: RwLock::new(None), gone }
     }
 
     pub(crate) fn here(role: Role, name: String, owner: Owner) -> Self {
@@ -76,25 +86,78 @@ impl Node {
 
 /// All of them.
 pub(crate) struct Owners {
-    nodes: Vec<Node>,
+    nodes: RwLock<BTreeMap<OwnerId, Arc<Node>>>,
+    next: AtomicU64,
     /// Names this run of access.
     access: u64,
 }
 
+/// Which owners of a role came and which went.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    pub(super) new: Vec<OwnerId>,
+    pub(super) gone: Vec<OwnerId>,
+}
+
+impl Change {
+    pub(super) fn is_none(&self) -> bool {
+        self.new.is_empty() && self.gone.is_empty()
+    }
+}
+
 impl Owners {
-    pub(crate) fn new(nodes: Vec<Node>, access: u64) -> Self {
-        Self { nodes, access }
+    pub(crate) fn new(access: u64) -> Self {
+        Self { nodes: RwLock::default(), next: AtomicU64::new(1), access }
     }
 
-    pub(crate) fn ids(&self) -> impl Iterator<Item = OwnerId> {
-        (0..self.nodes.len()).map(OwnerId)
+    /// From now on the owners of a role are those of these names; `make` makes those that are new.
+    ///
+    /// # Errors
+    /// One that cannot be made; nothing has changed then.
+    pub(crate) fn replace<E>(
+        &self,
+        role: Role,
+        names: &[String],
+        make: impl Fn(&str) -> Result<Node, E>,
+    ) -> Result<Change, E> {
+        let mut nodes = self.nodes.write();
+        let mut change = Change::default();
+        let mut new = Vec::new();
+        for name in names {
+            let is_it = |node: &Arc<Node>| node.role == role && node.name == *name;
+            if !nodes.values().any(is_it) && !new.iter().any(|node: &Node| node.name == *name) {
+                new.push(make(name)?);
+            }
+        }
+        nodes.retain(|id, node| {
+            let stays = node.role != role || names.contains(&node.name);
+            if !stays {
+                node.gone.cancel();
+                *node.reach.write() = None;
+                change.gone.push(*id);
+            }
+            stays
+        });
+        for node in new {
+            let id = OwnerId(self.next.fetch_add(1, Ordering::Relaxed));
+            nodes.insert(id, Arc::new(node));
+            change.new.push(id);
+        }
+        Ok(change)
+    }
+
+    pub(super) fn ids(&self) -> Vec<OwnerId> {
+        self.nodes.read().keys().copied().collect()
+    }
+
+    fn node(&self, owner: OwnerId) -> Option<Arc<Node>> {
+        self.nodes.read().get(&owner).cloned()
     }
 
     /// Passes an item on, waiting while the owner's queue is full. `false`: it cannot be reached.
     pub(super) async fn send(&self, owner: OwnerId, stream: Stream, item: Item) -> bool {
-        let Some(reach) = self.nodes.get(owner.0).and_then(|node| node.reach.read().clone()) else {
-            return false;
-        };
+        let reach = self.nodes.read().get(&owner).and_then(|node| node.reach.read().clone());
+        let Some(reach) = reach else { return false };
         match &*reach {
             Reach::Here(link) => {
                 link.send(stream, item).await;
@@ -106,25 +169,34 @@ impl Owners {
 
     /// The owners that cannot be reached now, for readiness.
     pub(crate) fn unreachable(&self) -> Vec<String> {
-        let lost = |node: &&Node| node.reach.read().is_none();
-        let name = |node: &Node| format!("{} {}", node.role.name(), node.name);
-        self.nodes.iter().filter(lost).map(name).collect()
+        let nodes = self.nodes.read();
+        let lost = nodes.values().filter(|node| node.reach.read().is_none());
+        let mut lost: Vec<_> =
+            lost.map(|node| format!("{} {}", node.role.name(), node.name)).collect();
+        for role in [Role::Room, Role::Peer] {
+            if !nodes.values().any(|node| node.role == role) {
+                lost.push(format!("any instance with the role {}", role.name()));
+            }
+        }
+        lost
     }
 
-    /// Keeps an owner reached until `stop`.
-    pub(crate) async fn keep(access: Access, owner: OwnerId, stop: CancellationToken) {
-        let Some(node) = access.owners().nodes.get(owner.0) else { return };
+    /// Keeps an owner reached until `stop`, or until it is none any more.
+    pub(super) async fn keep(access: Access, owner: OwnerId, stop: CancellationToken) {
+        let Some(node) = access.owners().node(owner) else { return };
         let mut pause = BACKOFF_MIN;
-        while !stop.is_cancelled() {
+        loop {
             let began = Instant::now();
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = node.gone.cancelled() => return,
                 () = node.reach_once(&access, owner) => {}
             }
             pause =
                 if began.elapsed() >= GOOD { BACKOFF_MIN } else { (pause * 2).min(BACKOFF_MAX) };
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = node.gone.cancelled() => return,
                 () = tokio::time::sleep(jitter(pause)) => {}
             }
         }
@@ -133,23 +205,10 @@ impl Owners {
 
 impl Route for Owners {
     fn owner(&self, role: Role, room: &str) -> OwnerId {
-        let of_role = self.nodes.iter().enumerate().filter(|(_, node)| node.role == role);
-        // Each role has a node: `Backend::start` refuses a config without. Were there none, the
-        // number of nobody would be answered with `unavailable`.
-        OwnerId(rendezvous(of_role.map(|(at, node)| (at, node.seed)), room).unwrap_or(usize::MAX))
+        let nodes = self.nodes.read();
+        let of_role = nodes.iter().filter(|(_, node)| node.role == role);
+        rendezvous(of_role.map(|(id, node)| (*id, node.seed)), room).unwrap_or(OwnerId::NOBODY)
     }
-}
-
-/// What stands for a node in [`rendezvous`].
-pub(super) fn seed(name: &str) -> u64 {
-    xxh3_64(name.as_bytes())
-}
-
-/// The node whose hash with the name is the highest: a node that is added takes names over, and
-/// no name moves between the others.
-pub(super) fn rendezvous(nodes: impl Iterator<Item = (usize, u64)>, room: &str) -> Option<usize> {
-    let weight = |(_, seed): &(usize, u64)| (xxh3_64_with_seed(room.as_bytes(), *seed), *seed);
-    nodes.max_by_key(weight).map(|(at, _)| at)
 }
 
 impl Node {
@@ -160,7 +219,7 @@ impl Node {
                 let replies = Arc::new(ToAccess { access: access.downgrade(), owner });
                 let link = Reach::Here(local.attach(access.owners().access, replies));
                 let reach = Arc::new(link);
-                *self.reach.write() = Some(Arc::clone(&reach));
+                self.reached(Arc::clone(&reach));
                 if let Reach::Here(link) = &*reach {
                     link.lost().await;
                 }
@@ -175,7 +234,7 @@ impl Node {
                     }
                 };
                 tracing::info!(owner = %self.name, role = self.role.name(), "an owner is reached");
-                *self.reach.write() = Some(Arc::new(Reach::There(uplink)));
+                self.reached(Arc::new(Reach::There(uplink)));
                 let end = replies.run(|reply| access.reply(owner, reply)).await;
                 tracing::warn!(owner = %self.name, role = self.role.name(), reason = end.message(), "an owner is lost");
             }
@@ -183,7 +242,15 @@ impl Node {
         *self.reach.write() = None;
         metrics::counter!("edgeway_access_owners_lost_total", "role" => self.role.name())
             .increment(1);
-        access.owner_lost(owner).await;
+        access.owner_lost(owner);
+    }
+
+    fn reached(&self, reach: Arc<Reach>) {
+        let mut current = self.reach.write();
+        // Under the lock, so that whoever has seen it go finds nothing here afterwards.
+        if !self.gone.is_cancelled() {
+            *current = Some(reach);
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! One Session as a pure state machine: frames of its client and answers of owners go in, what is
 //! to be sent comes out. No I/O, no clock.
 
+mod moved;
 mod places;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -64,19 +65,22 @@ pub(super) struct Session {
     /// stream: an owner's answer may reach the client before it gets here.
     parked: [VecDeque<(Class, RawFrame)>; 2],
     parked_bytes: usize,
+    /// Groups whose owner was lost. The client knows, and what it sent before it did comes again once it
+    /// has joined them again. Boxed: few have any.
+    moved: Option<Box<HashSet<u64>>>,
 }
 
 /// A group that the Session is in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Group {
     owner: OwnerId,
     /// Someone else's inbox.
     foreign: bool,
-    /// Its name, hashed.
-    name: u64,
+    /// Its name.
+    room: Box<str>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Join {
     request: u64,
     group: Group,
@@ -113,6 +117,7 @@ impl Session {
             joins: Vec::new(),
             parked: Default::default(),
             parked_bytes: 0,
+            moved: None,
         }
     }
 
@@ -249,6 +254,9 @@ impl Session {
         if !self.joins.is_empty() {
             return Ok(Step::Park);
         }
+        if self.is_moved(send.group) {
+            return Ok(Step::Done);
+        }
         let ack = Ack {
             group: send.group,
             class,
@@ -272,12 +280,6 @@ impl Session {
         if join.request == 0 {
             return Err(protocol("a request's number must not be 0"));
         }
-        let rooms_max = self.rooms_max.load(Ordering::Relaxed);
-        if self.groups.len() + self.joins.len() >= rooms_max {
-            let detail = format!("at most {rooms_max} rooms at a time");
-            out.push(error(join.request, ErrorCode::TooManyRooms, detail));
-            return Ok(Step::Done);
-        }
         let send_only = join.flags & join_flag::SEND_ONLY != 0;
         let identity = &self.identity;
         let place = match identity.kind.place(&identity.user, &join.room, send_only) {
@@ -287,8 +289,16 @@ impl Session {
                 return Ok(Step::Done);
             }
         };
+        // Who joins again, because it has lost the group on the way, has its place already.
+        let is_in = || self.groups.values().any(|group| *group.room == *place.room);
+        let rooms_max = self.rooms_max.load(Ordering::Relaxed);
+        if self.groups.len() + self.joins.len() >= rooms_max && !is_in() {
+            let detail = format!("at most {rooms_max} rooms at a time");
+            out.push(error(join.request, ErrorCode::TooManyRooms, detail));
+            return Ok(Step::Done);
+        }
         let owner = route.owner(identity.kind.owner(), &place.room);
-        let group = Group { owner, foreign: place.foreign, name: hash(&place.room) };
+        let group = Group { owner, foreign: place.foreign, room: place.room.as_str().into() };
         let replaces = self.past.as_ref().and_then(|past| past.replaces);
         if self.joins.len() < FEW {
             self.joins.reserve_exact(1);
@@ -329,6 +339,10 @@ impl Session {
                 Ok(Step::Done)
             }
             Some(Group { owner, .. }) => Ok(Step::Forward { group, owner: *owner }),
+            None if self.joins.is_empty() && self.is_moved(group) => {
+                out.push(unavailable(request, RETRY_MS));
+                Ok(Step::Done)
+            }
             None => Ok(self.unknown(request, out)),
         }
     }
@@ -351,6 +365,10 @@ impl Session {
     ) -> Option<Option<Place>> {
         let join = self.answered(owner, request)?;
         self.groups.insert(group, join.group);
+        if let Some(moved) = &mut self.moved {
+            moved.remove(&group);
+            self.moved = self.moved.take().filter(|moved| !moved.is_empty());
+        }
         let place = self.past.as_mut().and_then(|past| past.kept.remove(&group));
         Some(place.filter(|place| join.replaces != Some(place.session)))
     }
@@ -370,6 +388,8 @@ impl Session {
     pub(super) fn left(&mut self, owner: OwnerId, group: u64) {
         if self.groups.get(&group).is_some_and(|g| g.owner == owner) {
             self.groups.remove(&group);
+            // It did not ask to: the owner has told the client.
+            self.moved(group);
         }
     }
 
@@ -377,25 +397,6 @@ impl Session {
     pub(super) fn parked(&self) -> impl Iterator<Item = Stream> + '_ {
         let waits = |stream: &Stream| !self.parked[*stream as usize].is_empty();
         [Stream::Control, Stream::Bulk].into_iter().filter(waits)
-    }
-
-    /// Whether any of the groups is an owner's.
-    pub(super) fn depends_on(&self, owner: OwnerId) -> bool {
-        self.groups.values().any(|group| group.owner == owner)
-    }
-
-    /// Gives up the joins that an owner has not answered, and the places that it kept.
-    pub(super) fn give_up(&mut self, owner: OwnerId, out: &mut Vec<Out>) {
-        if let Some(past) = &mut self.past {
-            past.kept.retain(|_, place| place.owner != owner);
-        }
-        self.joins.retain(|join| {
-            let lost = join.group.owner == owner;
-            if lost {
-                out.push(unavailable(join.request, RETRY_MS));
-            }
-            !lost
-        });
     }
 }
 

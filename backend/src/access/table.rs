@@ -76,6 +76,10 @@ impl Table {
         &self.shards[usize::try_from(at).unwrap_or_default()]
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.count.load(Ordering::Relaxed) >= SESSIONS_MAX
     }

@@ -66,6 +66,10 @@ fn describe(out: &Out) -> String {
             [Frame::Error(e)] => {
                 format!("error {} {}", e.request, ErrorCode::from_code(e.code).name())
             }
+            [Frame::Left(left)] => {
+                assert_eq!(left.code, CloseCode::BackendLost.code());
+                format!("left {}", left.group)
+            }
             [Frame::Ack(ack)] if ack.status == AckStatus::Refused => format!("refused {}", ack.id),
             other => panic!("{other:?}"),
         },
@@ -216,21 +220,89 @@ fn frames_that_break_the_protocol_end_the_session() {
     assert!(session.data(&TwoOwners, Class::Signal, &skipped, &mut Vec::new()).is_ok());
 }
 
+fn lose(session: &mut Session, owner: OwnerId) -> Vec<String> {
+    let mut out = Vec::new();
+    session.lose_owner(owner, &mut out);
+    out.iter().map(describe).collect()
+}
+
 #[test]
-fn a_lost_owner_fails_its_joins_and_takes_only_sessions_of_its_groups_along() {
+fn a_lost_owner_fails_its_joins_and_the_client_is_told_which_groups_to_join_again() {
     let mut session = session(SessionType::Chat);
     drive(&mut session, Class::Signal, &[join(1, "maths"), join(2, "physics")]);
     session.joined(ROOMS, 1, 7);
+    assert!(lose(&mut session, INBOXES).is_empty());
+    assert_eq!(lose(&mut session, ROOMS), ["error 2 unavailable", "left 7"]);
+    assert!(session.leaves().is_empty() && lose(&mut session, ROOMS).is_empty());
+}
+
+#[test]
+fn what_was_on_its_way_to_a_lost_group_is_not_refused_since_it_comes_again() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths")]);
+    session.joined(ROOMS, 1, 7);
+    lose(&mut session, ROOMS);
+    assert!(drive(&mut session, Class::Signal, &[send(7, 1)]).is_empty());
+    let page = History { request: 3, group: 7, ..History::default() };
+    assert_eq!(drive(&mut session, Class::Signal, &[page.into()]), ["error 3 unavailable"]);
+    assert_eq!(drive(&mut session, Class::Signal, &[send(8, 1)]).len(), 2, "refused");
+    // It may be ahead of the owner's answer: then it waits for it.
+    drive(&mut session, Class::Signal, &[join(2, "maths")]);
+    assert!(drive(&mut session, Class::Signal, &[send(7, 1)]).is_empty());
+    assert_eq!(session.parked().count(), 1);
+    session.joined(INBOXES, 2, 7);
+    assert!(session.leaves().is_empty(), "not the owner that was asked");
+    session.joined(ROOMS, 2, 7);
     let mut out = Vec::new();
-    session.give_up(INBOXES, &mut out);
-    assert!(out.is_empty() && !session.depends_on(INBOXES));
-    session.give_up(ROOMS, &mut out);
-    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["error 2 unavailable"]);
-    assert!(session.depends_on(ROOMS));
+    session.unpark(&TwoOwners, Stream::Control, &mut out).unwrap();
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["1 frames for 7 on control"]);
+}
+
+#[test]
+fn who_is_forced_out_by_the_owner_sends_again_and_who_left_is_refused() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths"), join(2, "physics")]);
+    session.joined(ROOMS, 1, 7);
+    session.joined(ROOMS, 2, 8);
     session.left(INBOXES, 7);
-    assert_eq!(session.leaves().len(), 1, "only the group's own owner can take it");
+    assert_eq!(session.leaves().len(), 2, "only the group's own owner can take it");
     session.left(ROOMS, 7);
-    assert!(session.leaves().is_empty());
+    assert!(drive(&mut session, Class::Signal, &[send(7, 1)]).is_empty());
+    drive(&mut session, Class::Signal, &[Leave { request: 3, group: 8 }.into()]);
+    session.left(ROOMS, 8);
+    assert_eq!(drive(&mut session, Class::Signal, &[send(8, 1)]).len(), 2, "refused");
+}
+
+#[test]
+fn groups_that_another_owner_has_now_are_moved_and_their_old_owner_is_told() {
+    struct Other;
+    impl Route for Other {
+        fn owner(&self, _: Role, room: &str) -> OwnerId {
+            if room == "chat:maths" { INBOXES } else { ROOMS }
+        }
+    }
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths"), join(2, "physics")]);
+    session.joined(ROOMS, 1, 7);
+    session.joined(ROOMS, 2, 8);
+    let mut out = Vec::new();
+    let (moved, leaves) = session.lose_moved(&Other, &mut out);
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["left 7"]);
+    let [(ROOMS, Item::Leave(leave))] = &leaves[..] else { panic!("{leaves:?}") };
+    assert_eq!((moved, leave.group, leave.request), (1, 7, 0));
+    assert_eq!(session.leaves().len(), 1);
+}
+
+#[test]
+fn an_owner_that_lets_in_too_late_is_not_believed() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths")]);
+    lose(&mut session, ROOMS);
+    assert_eq!(session.joined(ROOMS, 1, 7), None);
+    let mut out = Vec::new();
+    session.let_in_too_late(7, &mut out);
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["left 7"]);
+    assert!(drive(&mut session, Class::Signal, &[send(7, 1)]).is_empty());
 }
 
 fn older(session: &mut Session) -> Vec<Place> {
@@ -273,7 +345,7 @@ fn what_ends_with_places_kept_leaves_them_as_well() {
     let mut new = session(SessionType::Chat);
     new.adopt(OLDER, older(&mut old));
     assert_eq!(new.leaves().len(), 2);
-    new.give_up(ROOMS, &mut Vec::new());
+    lose(&mut new, ROOMS);
     assert!(new.leaves().is_empty(), "a lost owner keeps nothing");
 }
 
@@ -306,9 +378,9 @@ fn a_first_flight_that_may_be_a_replay_reads_and_does_nothing_else() {
 
 #[test]
 fn rooms_are_spread_over_owners_and_move_only_to_a_new_one() {
-    use super::owners::rendezvous;
+    use crate::ring::{rendezvous, seed};
     let spread = |names: &[&str], rooms: &[String]| -> Vec<usize> {
-        let seeds: Vec<_> = names.iter().map(|name| super::owners::seed(name)).collect();
+        let seeds: Vec<_> = names.iter().map(|name| seed(name)).collect();
         rooms
             .iter()
             .map(|room| rendezvous(seeds.iter().copied().enumerate(), room).unwrap())

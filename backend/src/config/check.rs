@@ -1,9 +1,7 @@
 //! The rules of single keys. Each either gives the value or notes a problem and gives the default,
 //! so that all problems are found in one pass.
 
-use std::{
-    collections::HashSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
-};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use edgeway_linktls::Links;
 
@@ -24,7 +22,7 @@ const PER_SESSION: i64 = 1_000;
 const SLOTS: RangeInclusive<i64> = 0..=63;
 
 pub(super) struct Check<'a> {
-    links: &'a Links,
+    pub(super) links: &'a Links,
     problems: Vec<ConfigProblem>,
 }
 
@@ -39,6 +37,10 @@ impl<'a> Check<'a> {
 
     pub(super) fn problem(&mut self, key: impl Into<String>, problem: impl Into<String>) {
         self.problems.push(ConfigProblem { key: key.into(), problem: problem.into() });
+    }
+
+    pub(super) fn add(&mut self, problems: Vec<ConfigProblem>) {
+        self.problems.extend(problems);
     }
 
     pub(super) fn listen(&mut self, raw: Option<String>, default: SocketAddr) -> SocketAddr {
@@ -183,31 +185,15 @@ impl<'a> Check<'a> {
         Auth::Passwords(users)
     }
 
-    pub(super) fn nodes(&mut self, raw: RawNodes) -> Nodes {
+    pub(super) fn nodes(&mut self, raw: &RawNodes, on_redis: bool) -> Nodes {
         Nodes {
-            room: self.addresses("nodes.room", raw.room),
-            peer: self.addresses("nodes.peer", raw.peer),
-            access: self.addresses("nodes.access", raw.access),
+            room: self.places("nodes.room", &raw.room, on_redis),
+            peer: self.places("nodes.peer", &raw.peer, on_redis),
+            access: self.places("nodes.access", &raw.access, on_redis),
         }
     }
 
-    fn addresses(&mut self, key: &str, raw: Vec<String>) -> Vec<String> {
-        let mut seen = HashSet::new();
-        for (i, addr) in raw.iter().enumerate() {
-            if let Err(problem) = self.links.check_own(addr) {
-                self.problem(format!("{key}.{i}"), format!("`{addr}` {problem}"));
-            }
-            if !seen.insert(addr) {
-                self.problem(
-                    format!("{key}.{i}"),
-                    format!("`{addr}` is listed twice; once is enough"),
-                );
-            }
-        }
-        raw
-    }
-
-    fn number(
+    pub(super) fn number(
         &mut self,
         key: &str,
         raw: Option<i64>,

@@ -2,6 +2,8 @@
 //! is reported all at once, each problem with its key and what would be right.
 
 mod check;
+mod discovery;
+mod nodes;
 mod raw;
 mod store;
 #[cfg(test)]
@@ -10,7 +12,13 @@ mod tests;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use edgeway_linktls::{Identity, Links};
-pub use raw::{RawAuth, RawBackend, RawConfig, RawHistory, RawNodes, RawRedis, RawRooms, RawStore};
+
+pub use discovery::Discovery;
+pub use nodes::{Place, parse_places};
+pub use raw::{
+    RawAuth, RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms,
+    RawStore,
+};
 
 use crate::{auth::PasswordHash, store::RedisServer};
 
@@ -66,6 +74,12 @@ pub struct Config {
     pub nodes: Nodes,
     /// With which links are served and dialled; none in the clear.
     pub links: Option<Identity>,
+    /// Where others dial to, where that is not the address that is listened on.
+    pub advertise: Option<String>,
+    /// How instances are found.
+    pub discovery: Discovery,
+    /// Whether others find this process in the registry.
+    pub registers: bool,
 }
 
 /// Which store.
@@ -123,15 +137,15 @@ pub enum Auth {
     Passwords(BTreeMap<String, PasswordHash>),
 }
 
-/// The processes of each role, HOST:PORT as configured. An empty role is this process.
+/// The processes of each role, as configured. An empty role is this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nodes {
     /// Owners of rooms.
-    pub room: Vec<String>,
+    pub room: Vec<Place>,
     /// Owners of inboxes.
-    pub peer: Vec<String>,
+    pub peer: Vec<Place>,
     /// Holders of Sessions.
-    pub access: Vec<String>,
+    pub access: Vec<Place>,
 }
 
 /// Turns what the file says into what the program uses. `default_listen` is [`LISTEN_UP`] or
@@ -145,18 +159,27 @@ pub fn validate(
     links: &Links,
 ) -> Result<Config, Vec<ConfigProblem>> {
     let mut check = check::Check::new(links);
+    let listen = check.listen(raw.backend.listen, default_listen);
+    let data_dir = check.data_dir(raw.backend.data_dir);
+    let slot = check.slot(raw.backend.slot);
+    let name = check.name(raw.backend.name);
+    let store = check.store(raw.store);
+    let on_redis = matches!(store, StoreConfig::Redis(_));
     let config = Config {
-        listen: check.listen(raw.backend.listen, default_listen),
-        data_dir: check.data_dir(raw.backend.data_dir),
-        slot: check.slot(raw.backend.slot),
-        name: check.name(raw.backend.name),
-        store: check.store(raw.store),
+        listen,
+        advertise: check.advertise(raw.backend.advertise, listen, on_redis),
+        data_dir,
+        slot,
+        name,
+        store,
         history_sync: check.history_sync(raw.history.sync.as_deref()),
         history_chat: raw.history.chat.unwrap_or(true),
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),
-        nodes: check.nodes(raw.nodes),
+        nodes: check.nodes(&raw.nodes, on_redis),
         links: links.identity().cloned(),
+        discovery: check.discovery(&raw.discovery),
+        registers: on_redis,
     };
     check.finish(config)
 }

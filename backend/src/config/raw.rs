@@ -20,6 +20,8 @@ pub struct RawConfig {
     pub auth: RawAuth,
     /// `[nodes]`
     pub nodes: RawNodes,
+    /// `[discovery]`
+    pub discovery: RawDiscovery,
 }
 
 /// `[backend]`: this process.
@@ -34,6 +36,8 @@ pub struct RawBackend {
     pub slot: Option<i64>,
     /// Name of this process in logs and links.
     pub name: Option<String>,
+    /// Where others dial to, HOST:PORT, where that is not `listen`.
+    pub advertise: Option<String>,
 }
 
 /// `[store]`: where rooms live when their owner does not.
@@ -136,7 +140,18 @@ impl std::fmt::Debug for RawAuth {
     }
 }
 
-/// `[nodes]`: the processes of each role, HOST:PORT. A role without any is this process.
+/// `[discovery]`: how instances are found.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawDiscovery {
+    /// Milliseconds for which an instance may be silent in the registry.
+    pub lease_ms: Option<i64>,
+    /// Milliseconds after which names are resolved again.
+    pub dns_ms: Option<i64>,
+}
+
+/// `[nodes]`: the processes of each role, as in [`Place`](super::Place). A role without any is this
+/// process.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawNodes {

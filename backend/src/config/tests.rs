@@ -31,6 +31,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             data_dir: Some(String::new()),
             slot: Some(-1),
             name: Some(String::new()),
+            advertise: Some("nowhere".into()),
         },
         store: RawStore { engine: Some("memory".into()), ..RawStore::default() },
         history: RawHistory { sync: Some("maybe".into()), chat: None },
@@ -45,8 +46,9 @@ fn every_problem_is_reported_at_once_with_its_key() {
         nodes: RawNodes {
             room: vec!["127.0.0.1:1".into(), "nowhere".into(), "127.0.0.1:1".into()],
             peer: vec!["127.0.0.1:0".into()],
-            access: vec!["10.0.0.1:7400".into()],
+            access: vec!["10.0.0.1:7400".into(), "registry".into()],
         },
+        discovery: RawDiscovery { lease_ms: Some(1), dns_ms: Some(0) },
     };
     assert_eq!(
         keys(raw),
@@ -56,6 +58,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             "backend.slot",
             "backend.name",
             "store.engine",
+            "backend.advertise",
             "history.sync",
             "rooms.chat_per_second",
             "rooms.chat_batch_ms",
@@ -67,6 +70,9 @@ fn every_problem_is_reported_at_once_with_its_key() {
             "nodes.room.2",
             "nodes.peer.0",
             "nodes.access.0",
+            "nodes.access.1",
+            "discovery.lease_ms",
+            "discovery.dns_ms",
         ]
     );
 }
@@ -146,6 +152,34 @@ fn a_store_on_redis_takes_a_server_a_cluster_and_a_history_of_its_own() {
         ca: Some("ca.pem".into()),
     };
     assert_eq!(many, expected);
+}
+
+#[test]
+fn a_registry_needs_a_store_on_redis_and_an_address_that_others_can_dial() {
+    let nodes = || RawNodes { room: vec!["registry".into()], ..RawNodes::default() };
+    let found = problems(RawConfig { nodes: nodes(), ..RawConfig::default() });
+    assert_eq!(found[0].key, "nodes.room.0");
+    assert!(found[0].problem.contains("store.engine is not \"redis\""), "{}", found[0]);
+    let url = || RawRedis { url: Some("redis://a".into()), ..RawRedis::default() };
+    let good = validate(RawConfig { nodes: nodes(), ..redis(url()) }, LISTEN_BACKEND, &Links::Off)
+        .unwrap();
+    assert_eq!((&good.nodes.room[..], good.registers), (&[Place::Registry][..], true));
+    assert_eq!(good.discovery.lease, Duration::from_secs(2));
+
+    let listen = |listen: &str, advertise: Option<&str>| RawBackend {
+        listen: Some(listen.into()),
+        advertise: advertise.map(Into::into),
+        ..RawBackend::default()
+    };
+    let wild = RawConfig { backend: listen("0.0.0.0:7400", None), ..redis(url()) };
+    let found = problems(wild);
+    let advertise = found.iter().find(|p| p.key == "backend.advertise").unwrap();
+    assert!(advertise.problem.contains("no address that others can dial"), "{advertise}");
+    let bad = RawConfig { backend: listen("127.0.0.1:1", Some("host")), ..redis(url()) };
+    assert!(problems(bad)[0].problem.contains("has no port"));
+    let named = RawConfig { backend: listen("127.0.0.1:1", Some("localhost:2")), ..redis(url()) };
+    let named = validate(named, LISTEN_UP, &Links::Off).unwrap();
+    assert_eq!(named.advertise.as_deref(), Some("localhost:2"));
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl Links {
         *self.0.users.write() = None;
     }
 
+    /// Links that there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.links.read().len()
+    }
+
     fn access(&self) -> Option<Access> {
         self.0.users.read().as_ref().and_then(|users| users.access.clone())
     }

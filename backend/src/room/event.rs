@@ -35,6 +35,8 @@ pub struct Join {
     pub access: u64,
     /// Number of the request.
     pub request: u64,
+    /// The room's name.
+    pub name: Text,
     /// The name that the client used.
     pub asked: Text,
     /// The user.

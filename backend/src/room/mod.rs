@@ -49,6 +49,16 @@ pub enum Kind {
     Inbox,
 }
 
+impl Kind {
+    /// The class whose epoch is that of the owner: all classes of an owner are sealed together.
+    #[must_use]
+    pub const fn owned(self) -> Class {
+        match self {
+            Self::Room | Self::Inbox => Class::Signal,
+        }
+    }
+}
+
 /// What the store knows of a room when it is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
@@ -146,6 +156,12 @@ impl Room {
     #[must_use]
     pub fn group(&self) -> u64 {
         self.group
+    }
+
+    /// The epoch of this owner.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.head(self.kind.owned()).epoch
     }
 
     /// The gateways that have members, and how many Sessions each.

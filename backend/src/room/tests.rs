@@ -53,6 +53,7 @@ impl Bench {
             session,
             access,
             request,
+            name: asked.clone(),
             asked,
             user,
             device,

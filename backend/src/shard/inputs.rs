@@ -9,9 +9,10 @@ use edgeway_proto::{
 
 use super::{
     Reply,
+    handover::MOVING,
     history::error_frame,
     load::{Waiting, load},
-    outbox::{data, stream_of, to_session},
+    outbox::{Tenure, data, stream_of, to_session},
     requests::Queued,
     task::{Done, Input, OpenRoom, Shard, Slot, wall_ms},
     unreachable,
@@ -20,6 +21,10 @@ use crate::{
     room::{Effect, Event, Join, Loaded, Room, SessionId},
     store::{Append, LogId, StoreError},
 };
+
+/// The epoch of who has no room: whoever follows an owner has a later one. So where it has been followed, what it
+/// says to those who sent too late does not reach them.
+const BEFORE_ALL: u64 = 1;
 
 impl Shard {
     pub(super) fn input(&mut self, input: Input) {
@@ -36,6 +41,7 @@ impl Shard {
                 self.forget_requests(|session, _| session.gateway == gateway);
                 self.gone(|join| join.session.gateway == gateway, &Event::GatewayGone(gateway));
             }
+            Input::Ring => self.ring_changed(),
             Input::Join { group, join } => {
                 self.request(join.session, group, Queued::Join(join));
             }
@@ -57,17 +63,24 @@ impl Shard {
             open.committing = true;
             self.commits.push(group);
         }
+        let epoch = open.room.epoch();
+        self.effects(group, epoch);
+    }
+
+    /// Does what has gathered.
+    fn effects(&mut self, group: u64, epoch: u64) {
         let mut list = std::mem::take(&mut self.fx.list);
         for effect in list.drain(..) {
-            self.effect(group, effect);
+            self.effect(group, epoch, effect);
         }
         self.fx.list = list;
     }
 
-    fn effect(&mut self, group: u64, effect: Effect) {
+    fn effect(&mut self, group: u64, epoch: u64, effect: Effect) {
         match effect {
             Effect::ToSession { session, class, frames } => {
-                let item = data(session, class, frames);
+                let owned = self.shared.kind.owned();
+                let item = data(session, class, frames, Tenure { group, owned, epoch });
                 self.out.push(session.gateway, stream_of(class), item);
             }
             Effect::Subscribe { session, class, head, have } => {
@@ -137,6 +150,7 @@ impl Shard {
         }
         let full = self.rooms.len() >= self.shared.rooms_a_shard;
         match self.rooms.get_mut(&group) {
+            Some(Slot::Open(open)) if open.moving.is_some() => self.refuse(&join, MOVING),
             Some(Slot::Open(_)) => self.apply(group, Event::Join(join)),
             Some(Slot::Loading(waiting)) => {
                 if waiting.joins.len() < self.shared.config.joins_waiting {
@@ -147,7 +161,8 @@ impl Shard {
             }
             None if full => self.refuse(&join, "there are as many rooms as there may be"),
             None => {
-                self.rooms.insert(group, Slot::Loading(Waiting { joins: vec![join] }));
+                let waiting = Waiting { name: join.name.clone(), joins: vec![join] };
+                self.rooms.insert(group, Slot::Loading(waiting));
                 self.start_load(group);
             }
         }
@@ -159,7 +174,7 @@ impl Shard {
     }
 
     /// The room cannot be joined now.
-    fn refuse(&mut self, join: &Join, detail: &'static str) {
+    pub(super) fn refuse(&mut self, join: &Join, detail: &'static str) {
         let error = error_frame(join.request, ErrorCode::Unavailable, detail);
         let item = to_session(join.session, error);
         self.out.push(join.session.gateway, link::Stream::Control, item);
@@ -181,10 +196,17 @@ impl Shard {
     pub(super) fn loaded(&mut self, group: u64, result: Result<Loaded, StoreError>) {
         let Some(Slot::Loading(waiting)) = self.rooms.remove(&group) else { return };
         match result {
+            // It was while it was asked for.
+            Ok(_) if !self.shared.owns(&waiting.name) => {
+                for join in &waiting.joins {
+                    self.refuse(join, MOVING);
+                }
+            }
             Ok(loaded) => {
                 let config = Arc::clone(&self.room_config);
                 let room = Room::new(group, self.shared.kind, config, loaded, self.now);
-                let open = OpenRoom { room, committing: false, wake: None };
+                let name = waiting.name.detached();
+                let open = OpenRoom { room, name, moving: None, committing: false, wake: None };
                 self.rooms.insert(group, Slot::Open(Box::new(open)));
                 // Arms the room's timers, also where nobody waits any more.
                 self.apply(group, Event::Tick);
@@ -259,17 +281,17 @@ impl Shard {
     }
 
     fn send(&mut self, session: SessionId, send: frame::Send) {
-        if let Some(Slot::Open(_)) = self.rooms.get(&send.group) {
+        if let Some(Slot::Open(open)) = self.rooms.get(&send.group) {
+            if open.moving.is_some() {
+                // Its sender will be told to join anew, and then sends it again.
+                return;
+            }
             let store_full = self.pending_bytes >= self.shared.config.append_queue_bytes;
             self.apply(send.group, Event::Send { session, send, store_full });
         } else {
             // Not in a room that is not there. It counts like any other refusal.
             self.fx.refuse(session, &send, ErrorCode::NotJoined, "the room is not joined");
-            let mut list = std::mem::take(&mut self.fx.list);
-            for effect in list.drain(..) {
-                self.effect(send.group, effect);
-            }
-            self.fx.list = list;
+            self.effects(send.group, BEFORE_ALL);
         }
     }
 }

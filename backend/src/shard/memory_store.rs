@@ -136,6 +136,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn last(&self, log: LogId) -> StoreFuture<'_, Seq> {
+        Box::pin(async move { Ok(self.head(log).await?.last) })
+    }
+
     fn state(&self, group: u64, _now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
         let tables = self.inner.lock();
         let state = tables.state.iter().filter(|((g, _), _)| *g == group);

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     pub(super) history_refused: Counter,
     pub(super) joins_refused: Counter,
     pub(super) fenced: Counter,
+    pub(super) handed_over: Counter,
 }
 
 impl Metrics {
@@ -52,6 +53,7 @@ impl Metrics {
             history_refused: count("edgeway_owner_history_refused_total"),
             joins_refused: count("edgeway_owner_joins_refused_total"),
             fenced: count("edgeway_owner_fenced_total"),
+            handed_over: count("edgeway_owner_handed_over_total"),
         }
     }
 

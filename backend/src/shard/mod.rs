@@ -7,6 +7,7 @@
 mod behind;
 mod commit;
 mod config;
+mod handover;
 mod history;
 mod inputs;
 mod load;

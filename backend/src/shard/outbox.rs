@@ -30,13 +30,30 @@ pub(super) fn stream_of(class: Class) -> link::Stream {
 
 /// Frames for one client, on its signal lane.
 pub(super) fn to_session(session: SessionId, frames: Bytes) -> Item {
-    data(session, Class::Signal, frames)
+    let (session, class) = (session.session, link::Class::Signal.into());
+    Item::Data(link::Data { session, class, frames, ..link::Data::default() })
 }
 
-/// Frames for one client, on the lane of a class.
-pub(super) fn data(session: SessionId, class: Class, frames: Bytes) -> Item {
-    let class = link::Class::from(class).into();
-    Item::Data(link::Data { session: session.session, class, frames })
+/// By what an owner speaks of a group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tenure {
+    pub(super) group: u64,
+    pub(super) owned: Class,
+    pub(super) epoch: u64,
+}
+
+/// Frames for one client about a group, on the lane of a class.
+pub(super) fn data(session: SessionId, class: Class, frames: Bytes, by: Tenure) -> Item {
+    let (session, class) = (session.session, link::Class::from(class).into());
+    let Tenure { group, owned, epoch } = by;
+    Item::Data(link::Data {
+        session,
+        class,
+        frames,
+        group,
+        owned: link::Class::from(owned).into(),
+        epoch,
+    })
 }
 
 impl Outbox {

@@ -1,7 +1,7 @@
 //! The handles by which others reach the shards.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -9,11 +9,13 @@ use edgeway_proto::{
     Class, ErrorCode, Seq, Text, frame::join_flag, link, rooms, rooms::from_owner_item,
     rooms::to_owner_item::Item,
 };
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply,
+    handover::MOVING,
     history::error_frame,
     names::{Finder, LookUp, Names},
     outbox::to_session,
@@ -22,6 +24,8 @@ use super::{
     unreachable,
 };
 use crate::{
+    registry::Tenure,
+    ring::Ring,
     room::{Join, SessionId},
     store::Store,
 };
@@ -29,11 +33,11 @@ use crate::{
 /// The owner of all rooms, or of all inboxes, of this process. A handle: clones are the same owner.
 #[derive(Clone)]
 pub struct Owner {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    routes: Arc<Routes>,
+pub(super) struct Inner {
+    pub(super) routes: Arc<Routes>,
     accesses: AtomicU64,
     lookups: queue::Sender<LookUp>,
 }
@@ -63,6 +67,12 @@ pub(super) struct Shared {
     pub(super) loads: Semaphore,
     pub(super) history_reads: Semaphore,
     pub(super) history_waiting: AtomicUsize,
+    /// Rooms in memory.
+    pub(super) rooms: Arc<AtomicUsize>,
+    /// Whose a name is, where others may have it.
+    pub(super) ring: RwLock<Option<Arc<Ring>>>,
+    /// Whether this process may go on, where it needs a lease.
+    pub(super) tenure: OnceLock<Arc<Tenure>>,
 }
 
 /// An access link, as the shards see it.
@@ -110,6 +120,9 @@ impl Owner {
             loads: Semaphore::new(config.loads),
             history_reads: Semaphore::new(config.history_reads),
             history_waiting: AtomicUsize::new(0),
+            rooms: Arc::default(),
+            ring: RwLock::default(),
+            tenure: OnceLock::new(),
             tasks: tasks.clone(),
             config,
             kind,
@@ -241,6 +254,10 @@ impl AccessLink {
         let (access, routes) = (self.access.id, &self.owner.routes);
         match item {
             Item::Hello(_) => Way::Nowhere,
+            Item::Join(join) if !routes.shared.owns(&join.room) => {
+                routes.refuse(&self.access, &join, ErrorCode::Unavailable, MOVING);
+                Way::Nowhere
+            }
             Item::Join(join) => match routes.names.get(&join.room) {
                 Some(group) => routes.join(group, access, join).into(),
                 None => {
@@ -284,6 +301,7 @@ impl Routes {
             session: join.session?.into(),
             access,
             request: join.request,
+            name: Text::from(join.room),
             asked: Text::from(join.asked),
             user: Text::from(join.user),
             device: Text::from(join.device),
@@ -291,7 +309,7 @@ impl Routes {
             have,
             replaces: join.replaces.map(SessionId::from),
         };
-        let bytes = join.asked.len() + join.user.len() + join.device.len();
+        let bytes = join.name.len() + join.asked.len() + join.user.len() + join.device.len();
         Some(self.routed(group, Input::Join { group, join }, bytes))
     }
 

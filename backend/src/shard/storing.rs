@@ -104,9 +104,17 @@ impl Shard {
     }
 
     /// Another owner has the room: everybody out, and nothing of it is kept.
-    fn fence(&mut self, group: u64) {
+    pub(super) fn fence(&mut self, group: u64) {
+        if !matches!(self.rooms.get(&group), Some(Slot::Open(_))) {
+            return;
+        }
         tracing::warn!(group, "another owner has taken the room over");
         self.metrics.fenced.increment(1);
+        self.give_up(group);
+    }
+
+    /// Everybody out of a room that is another owner's from now on.
+    pub(super) fn give_up(&mut self, group: u64) {
         self.apply(group, Event::Fenced);
         if let Some(Slot::Open(open)) = self.rooms.remove(&group) {
             self.pending_bytes -= open.room.pending_bytes();

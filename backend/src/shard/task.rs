@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use edgeway_proto::Class;
+use edgeway_proto::{Class, Text};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -34,6 +34,8 @@ pub(super) enum Input {
     AccessGone(u64),
     /// A gateway's link ended.
     GatewayGone(u64),
+    /// Who owns what has changed.
+    Ring,
     Join {
         group: u64,
         join: crate::room::Join,
@@ -54,10 +56,21 @@ pub(super) enum Input {
 /// What was done beside the shard.
 #[derive(Debug)]
 pub(super) enum Done {
-    Loaded { group: u64, result: Result<Loaded, StoreError> },
-    Committed { result: Result<(), StoreError>, took: Duration },
+    Loaded {
+        group: u64,
+        result: Result<Loaded, StoreError>,
+    },
+    Committed {
+        result: Result<(), StoreError>,
+        took: Duration,
+    },
     Behind(Result<(), StoreError>),
-    PageSent { session: SessionId, group: u64 },
+    PageSent {
+        session: SessionId,
+        group: u64,
+    },
+    /// These rooms have been sealed by others.
+    Sealed(Vec<u64>),
 }
 
 pub(super) enum Slot {
@@ -67,6 +80,9 @@ pub(super) enum Slot {
 
 pub(super) struct OpenRoom {
     pub(super) room: Room,
+    pub(super) name: Text,
+    /// It is another owner's: until when it may take to be handed over.
+    pub(super) moving: Option<Duration>,
     /// It is among those that have something to store, or in the commit that is under way.
     pub(super) committing: bool,
     /// When it is woken next. Timers for other times are left over from before.
@@ -89,6 +105,12 @@ pub(super) struct Shard {
     pub(super) behind: Behind,
     pub(super) timers: BinaryHeap<Reverse<(Duration, u64)>>,
     pub(super) fx: Effects,
+    /// Rooms that are being handed over.
+    pub(super) moving: Vec<u64>,
+    /// Rooms as they were counted last.
+    pub(super) counted: usize,
+    /// How often the lease was lost, as far as this shard has looked into it.
+    pub(super) losses: u64,
     /// Bytes that wait for the store, over all rooms.
     pub(super) pending_bytes: usize,
     pub(super) now: Now,
@@ -128,6 +150,9 @@ impl Shard {
             ),
             timers: BinaryHeap::new(),
             fx: Effects::default(),
+            moving: Vec::new(),
+            counted: 0,
+            losses: 0,
             pending_bytes: 0,
             now: Now { since_start: Duration::ZERO, wall_ms: wall_ms() },
             start: Instant::now(),
@@ -163,6 +188,7 @@ impl Shard {
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
+            self.reassure().await;
             let since_start = self.start.elapsed();
             self.now = Now { since_start, wall_ms: wall_ms() };
             if closed && end.is_none() {
@@ -170,6 +196,7 @@ impl Shard {
             }
             self.wake(done, &mut inputs);
         }
+        self.leave_all();
     }
 
     /// Takes what is there, and sends what follows from it, once.
@@ -195,6 +222,7 @@ impl Shard {
             self.input(input);
         }
         self.tick();
+        self.hand_over();
         self.start_commit();
         self.start_behind();
         self.out.flush();
@@ -224,7 +252,10 @@ impl Shard {
 
     fn next_due(&self) -> Option<Duration> {
         let timer = self.timers.peek().map(|Reverse((due, _))| *due);
-        [timer, self.commits.due(), self.behind.due()].into_iter().flatten().min()
+        [timer, self.commits.due(), self.behind.due(), self.handover_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Nothing is left that a client was or will be told is stored.
@@ -239,6 +270,7 @@ impl Shard {
     fn report(&mut self) {
         self.metrics.add(std::mem::take(&mut self.fx.counts));
         self.metrics.rooms.set(level(self.rooms.len()));
+        self.count_rooms();
         self.metrics.control_bytes.set(level(self.control.bytes()));
         self.metrics.bulk_bytes.set(level(self.bulk.bytes()));
         self.metrics.pending_bytes.set(level(self.pending_bytes));
@@ -254,6 +286,7 @@ impl Shard {
             }
             Done::PageSent { session, group } => self.page_sent(session, group),
             Done::Behind(result) => self.behind_done(result),
+            Done::Sealed(groups) => groups.into_iter().for_each(|group| self.fence(group)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What an owner promises, with its tasks running.
 
+mod handover;
+
 use std::{
     collections::HashMap,
     num::NonZeroUsize,

@@ -69,6 +69,7 @@ macro_rules! promises {
             everything_is_found_again_after_a_restart
             a_page_holds_at_most_the_records_and_bytes_asked_for
             void_records_and_seals_are_stepped_over
+            the_last_entry_is_a_message_or_a_seal_and_outlives_a_trim
             trimmed_records_are_told_as_truncated
             a_trimmed_log_keeps_its_head_state_and_ids
             a_trim_of_thousands_removes_them_all

@@ -333,6 +333,10 @@ impl Store for Embedded {
         Box::pin(self.look(move |tables| read::head(tables, log)))
     }
 
+    fn last(&self, log: LogId) -> StoreFuture<'_, Seq> {
+        Box::pin(self.look(move |tables| read::last(tables, log)))
+    }
+
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
         Box::pin(self.look(move |tables| read::state(tables, group, now_ms)))
     }

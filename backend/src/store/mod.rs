@@ -16,6 +16,7 @@ use edgeway_proto::{Class, Seq};
 use futures_util::future::try_join_all;
 
 pub use self::redis::{NotOpened, Redis, RedisOptions, RedisServer, RedisUrl};
+pub(crate) use self::redis::{RedisCalls, RegistryCall, read_ca};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 
 /// Messages whose place a new owner gets: enough to answer the repeats of a reconnect.
@@ -183,6 +184,10 @@ pub trait Store: Send + Sync + 'static {
     /// The end of a log and what its owner must remember.
     fn head(&self, log: LogId) -> StoreFuture<'_, LogHead>;
 
+    /// The last entry of a log, seals included; `Seq::ZERO` for a log that never was. Cheaper than
+    /// [`Self::head`].
+    fn last(&self, log: LogId) -> StoreFuture<'_, Seq>;
+
     /// The room's state: the latest record of each key, by byte order of the keys, void ones left
     /// out.
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>>;
@@ -219,7 +224,7 @@ async fn open_in_steps<S: Store + ?Sized>(
 }
 
 /// The entry that begins the epoch after `last`.
-fn seal(last: Seq, time_ms: u64) -> Record {
+pub(crate) fn seal(last: Seq, time_ms: u64) -> Record {
     let (origin, key, frame) = (Origin::default(), String::new(), Bytes::new());
     let seq = Seq::new(last.epoch.saturating_add(1), 0);
     Record { seq, origin, time_ms, expires_ms: 0, key, frame }

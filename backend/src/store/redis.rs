@@ -14,6 +14,7 @@ mod keys;
 mod link;
 mod open;
 mod read;
+mod registry;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,13 @@ mod url;
 mod values;
 mod writer;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use edgeway_proto::{Class, Seq};
 use redis::RedisError;
 use tokio::sync::Semaphore;
 
+pub(crate) use self::registry::{RedisCalls, RegistryCall};
 pub use self::url::RedisUrl;
 use self::{
     append::{Part, parts},
@@ -161,6 +163,18 @@ impl Redis {
     }
 }
 
+/// The authorities to trust, where a file of them is named.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) async fn read_ca(ca: Option<&Path>) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(ca) = ca else { return Ok(None) };
+    tokio::fs::read(ca).await.map(Some).map_err(|e| {
+        let ca = ca.display();
+        StoreError::Unavailable(format!("cannot read {ca} (store.redis.ca): {e}"))
+    })
+}
+
 async fn connect(
     name: &'static str,
     server: &RedisServer,
@@ -219,6 +233,10 @@ impl Store for Redis {
 
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
         Box::pin(self.look(read::state(&self.shared, group, now_ms)))
+    }
+
+    fn last(&self, log: LogId) -> StoreFuture<'_, Seq> {
+        Box::pin(self.look(read::last(&self.shared, log)))
     }
 
     fn trim(&self, log: LogId, before: Seq) -> StoreFuture<'_, ()> {

@@ -145,7 +145,7 @@ impl Gateway {
     pub fn bytes(&self, session: u64, class: Class, frames: Bytes) {
         let stream = if class == Class::Signal { Stream::Control } else { Stream::Bulk };
         let class = edgeway_proto::link::Class::from(class).into();
-        self.push(stream, Item::Data(Data { session, class, frames }));
+        self.push(stream, Item::Data(Data { session, class, frames, ..Data::default() }));
     }
 
     pub fn frames(&self, session: u64, class: Class, frames: impl IntoIterator<Item = Frame>) {

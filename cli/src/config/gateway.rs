@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 
 use anyhow::anyhow;
+use edgeway_backend::config::{Place, parse_places};
 use edgeway_gateway::config::{self as gateway, RawBackends, RawGateway};
 use edgeway_linktls::Links;
 
 use super::{Problem, ROLES, RawFile, Use};
+use crate::discovery::Places;
 
 /// Certificate chain and key, PEM.
 pub type Pem = (Vec<u8>, Vec<u8>);
@@ -45,7 +47,8 @@ impl GatewaySettings {
         settings.check_login(raw.auth.mode.as_deref(), problems);
         // A certificate that another process has, or that is made later, is not missing.
         let may_lack_tls = is_told || is_backend || (purpose == Use::Up && settings.makes_tls());
-        let (raw, backends) = (settings.raw.clone(), settings.backends.clone());
+        settings.check_places(purpose, problems);
+        let (raw, backends) = (settings.raw.clone(), settings.fixed());
         let found = gateway::validate(raw, backends, settings.tls.clone(), &settings.links);
         let found = found.err().unwrap_or_default();
         let counts = |p: &gateway::Problem| !(may_lack_tls && p.key.starts_with("gateway.tls"));
@@ -101,12 +104,52 @@ impl GatewaySettings {
     /// # Errors
     /// Where the certificate that was made is not good.
     pub fn config(self) -> anyhow::Result<gateway::Config> {
-        let Self { raw, backends, tls, links } = self;
+        let backends = self.fixed();
+        let Self { raw, tls, links, .. } = self;
         gateway::validate(raw, backends, tls, &links).map_err(|problems| {
             let lines: Vec<_> =
                 problems.iter().map(|p| format!("{}: {}", p.key, p.problem)).collect();
             anyhow!("the gateway cannot start: {}", lines.join("; "))
         })
+    }
+
+    /// Where the instances of each backend are to be found. What cannot be read is left out: it was told.
+    pub fn places(&self) -> Places {
+        let read = |list: &Vec<String>| list.iter().flat_map(|item| Place::parse(item)).collect();
+        self.backends.iter().map(|(name, list)| (name.clone(), read(list))).collect()
+    }
+
+    /// Those whose addresses the config says.
+    fn fixed(&self) -> RawBackends {
+        let fixed = |places: Vec<Place>| {
+            places.iter().filter(|place| place.is_fixed()).map(ToString::to_string).collect()
+        };
+        self.places().into_iter().map(|(name, places)| (name, fixed(places))).collect()
+    }
+
+    fn check_places(&self, purpose: Use, problems: &mut Vec<Problem>) {
+        for (name, list) in &self.backends {
+            let key = format!("backends.{name}");
+            let is_role = ROLES.contains(&name.as_str());
+            if list.is_empty() {
+                let problem = "no instance; expected a list of \"HOST:PORT\"";
+                problems.push(Problem::new(&key, problem));
+            }
+            // Those of the roles are checked with the backends' part.
+            if is_role && purpose != Use::Up {
+                continue;
+            }
+            let wrong = parse_places(&key, list).err().unwrap_or_default();
+            problems.extend(wrong.into_iter().map(Problem::from));
+            for (i, _) in list.iter().enumerate().filter(|(_, item)| *item == "registry") {
+                let problem = format!(
+                    "`registry` knows Edgeway's own roles ({}), and `{name}` is none of them; list its \
+                     instances as HOST:PORT, or \"dns:HOST:PORT\" for all addresses of a name",
+                    ROLES.join(", ")
+                );
+                problems.push(Problem::new(format!("{key}.{i}"), problem));
+            }
+        }
     }
 
     fn serve_roles_at(&mut self, addr: &str) {

@@ -182,7 +182,9 @@ impl File {
         let found: Vec<_> = found.collect();
         problems.extend(found);
         match backend {
-            Ok(backend) if problems.is_empty() && self.misfits.is_empty() => {
+            Ok(mut backend) if problems.is_empty() && self.misfits.is_empty() => {
+                // `up` is alone: others must not send it rooms.
+                backend.registers &= purpose != Use::Up;
                 let links = backend.links.clone();
                 let notes = self.notes(purpose, links.as_ref());
                 Ok(Settings { process, gateway, backend, links, notes })
@@ -213,6 +215,7 @@ impl File {
             history: raw.history.clone(),
             rooms: raw.rooms.clone(),
             auth: raw.auth.clone(),
+            discovery: raw.discovery.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),
                 peer: nodes("peer"),

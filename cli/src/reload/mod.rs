@@ -9,7 +9,7 @@ mod tests;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use edgeway_linktls::Identity;
 use parking_lot::Mutex;
 use tokio::{
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{BadConfig, File, GatewaySettings, Use},
+    discovery::{Discovery, Wanted},
     failure::Failure,
     logging,
 };
@@ -47,6 +48,7 @@ pub struct Reload {
     backend: Option<edgeway_backend::Control>,
     /// That of the links, which cannot come or go while the process runs.
     links: Option<Identity>,
+    discovery: Option<Arc<Discovery>>,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
     path: Option<PathBuf>,
@@ -67,6 +69,7 @@ impl Reload {
             gateway: None,
             backend: None,
             links: None,
+            discovery: None,
             logs,
             path,
             started,
@@ -95,6 +98,11 @@ impl Reload {
         #[allow(clippy::cast_precision_loss, reason = "seconds of this century are exact")]
         let until = links.about().not_after as f64;
         metrics::gauge!("edgeway_links_certificate_expiry_timestamp_seconds").set(until);
+    }
+
+    /// Changes where instances are looked for.
+    pub fn discovery(&mut self, discovery: Arc<Discovery>) {
+        self.discovery = Some(discovery);
     }
 
     /// Reads the file and uses it.
@@ -136,13 +144,24 @@ impl Reload {
         let settings = file.settings(self.purpose)?;
         let live = self.live(settings.links.is_some());
         let mut changes = Changes::between(&live, &self.started, &current, &text);
-        if let Some(gateway) = &self.gateway {
-            let config = (self.complete)(settings.gateway).config()?;
-            // The last that can fail: what follows is for all of the file.
-            gateway.route(config.routing).map_err(|e| anyhow!(e))?;
-            gateway.limit(config.limits);
+        let nodes = settings.backend.nodes.clone();
+        let mut wanted = Wanted { gateway: None, nodes };
+        let mut more = None;
+        if self.gateway.is_some() {
+            let settings = (self.complete)(settings.gateway);
+            let places = settings.places();
+            let config = settings.config()?;
+            wanted.gateway = Some((places, config.routing));
+            more = Some((config.limits, config.tls));
+        }
+        // The last that can fail: what follows is for all of the file.
+        if let Some(discovery) = &self.discovery {
+            discovery.change(wanted)?;
+        }
+        if let (Some(gateway), Some((limits, tls))) = (&self.gateway, more) {
+            gateway.limit(limits);
             // The files may be others under the same names.
-            if config.tls.is_some_and(|tls| gateway.certify(&tls)) {
+            if tls.is_some_and(|tls| gateway.certify(&tls)) {
                 changes.live.push("gateway.tls: another certificate".to_owned());
             }
         }

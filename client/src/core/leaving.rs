@@ -67,9 +67,29 @@ impl Core {
             self.out_of_room(id, cause, left.reason.to_string());
             return;
         }
-        // The owner of the room was lost, not the room.
+        // The owner of the room was lost, not the room; what it was asked it may never answer.
+        self.forget_requests(id);
         self.lost_room(id);
+        self.pump_fetches();
         self.rejoin_later(id, now, None);
+    }
+
+    /// What a room's owner was asked, beside joins, is not waited for any longer.
+    fn forget_requests(&mut self, id: RoomId) {
+        let asked = self.requests.extract_if(|_, request| match request {
+            Request::Page(of, _) | Request::Sync(of) => *of == id,
+            Request::History(of, _) | Request::Members(of, _) => *of == id,
+            Request::Join(_) | Request::Leave(..) => false,
+        });
+        for (_, request) in asked {
+            let lost = RequestError::ConnectionLost;
+            match request {
+                Request::Page(..) | Request::Sync(_) => self.fetching -= 1,
+                Request::History(_, waiter) => drop(waiter.send(Err(lost))),
+                Request::Members(_, waiter) => drop(waiter.send(Err(lost))),
+                Request::Join(_) | Request::Leave(..) => {}
+            }
+        }
     }
 
     fn out_of_room(&mut self, id: RoomId, cause: LeftCause, reason: String) {

@@ -10,7 +10,7 @@ use edgeway_proto::{
 use tokio::sync::oneshot;
 
 use super::{
-    Core, Draft, Reads, RoomId, Write,
+    Core, Draft, FETCHES_MAX, Reads, RoomId, Write,
     sim::{config, welcome},
 };
 use crate::{
@@ -237,6 +237,26 @@ fn a_room_whose_owner_was_lost_is_joined_again_with_positions() {
     };
     assert_eq!(join.positions, [(Class::Signal, Seq::new(1, 1)), (Class::Binary, Seq::new(1, 0))]);
     assert!(bench.events().iter().all(|e| matches!(e, Event::Message(_))));
+}
+
+#[test]
+fn what_a_lost_owner_was_asked_is_not_waited_for() {
+    let mut bench = Bench::new();
+    let room = bench.join("maths", 7);
+    // A page that it will never send: as many as may be under way.
+    for _ in 0..2 * FETCHES_MAX {
+        bench.give(SIGNAL, deliver(7, Class::Signal, 9));
+        let (answer, mut asked) = oneshot::channel();
+        bench.core.history(room, Class::Signal, Seq::ZERO, 0, answer);
+        let code = CloseCode::BackendLost.code();
+        bench.give(SIGNAL, frame::Left { request: 0, group: 7, code, reason: "".into() });
+        assert_eq!(asked.try_recv().unwrap().unwrap_err(), RequestError::ConnectionLost);
+        bench.written();
+        bench.at(Duration::from_secs(60));
+        bench.answer_join(7, [Seq::new(1, 0); 3]);
+    }
+    bench.give(SIGNAL, deliver(7, Class::Signal, 9));
+    assert!(matches!(&bench.written()[..], [Frame::History(_)]), "it can still ask");
 }
 
 #[test]

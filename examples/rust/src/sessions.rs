@@ -67,7 +67,7 @@ struct Session {
 impl Session {
     fn data(&self, class: Class, frames: Bytes) {
         let class_number = link::Class::from(class).into();
-        let data = Data { session: self.number, class: class_number, frames };
+        let data = Data { session: self.number, class: class_number, frames, ..Data::default() };
         self.link.send(stream_of(class), Item::Data(data));
     }
 

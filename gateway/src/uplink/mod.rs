@@ -228,9 +228,8 @@ impl Links {
                 () = shutdown.cancelled() => false,
             };
             if given_up && let Some(link) = node.link() {
-                // Members of groups that it owned, by whatever link they came.
-                for session in hub.depending_on(link.id) {
-                    session.close(CloseCode::BackendLost, "the owner of a group is given up", 0);
+                for session in hub.link_lost(link.id) {
+                    session.close(CloseCode::BackendLost, "its backend is given up", 0);
                 }
             }
             node.cut();

@@ -178,7 +178,7 @@ impl Links {
         node.link.lock().take();
         link.control.close();
         link.bulk.close();
-        for session in hub.depending_on(id) {
+        for session in hub.link_lost(id) {
             session.close(CloseCode::BackendLost, "the link to the backend was lost", 0);
         }
         Ok(reason.unwrap_or_else(|e| e.to_string()))

@@ -120,7 +120,7 @@ impl Backend {
     /// Frames for one Session.
     pub fn data(&self, session: u64, class: Class, frames: Bytes) {
         let class_n = link::Class::from(class).into();
-        self.send(class, Item::Data(Data { session, class: class_n, frames }));
+        self.send(class, Item::Data(Data { session, class: class_n, frames, ..Data::default() }));
     }
 
     /// Subscribes a Session from a head on.

@@ -158,5 +158,5 @@ pub fn leave(session: u64, request: u64, group: u64) -> UpItem {
 
 fn data(session: u64, frames: Bytes) -> UpItem {
     let class = link::Class::from(Class::Signal).into();
-    UpItem { item: Some(Item::Data(Data { session, class, frames })) }
+    UpItem { item: Some(Item::Data(Data { session, class, frames, ..Data::default() })) }
 }

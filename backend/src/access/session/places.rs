@@ -117,7 +117,7 @@ impl Session {
             group: *group,
             owner: g.owner,
             session,
-            name: g.name,
+            name: hash(&g.room),
         };
         let kept = self.past.iter().flat_map(|past| past.kept.values().copied());
         self.groups.iter().map(place).chain(kept).collect()

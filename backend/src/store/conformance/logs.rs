@@ -152,6 +152,20 @@ pub(crate) async fn trimmed_records_are_told_as_truncated(place: &Place) {
     assert_eq!(read_all(&*store, log, Seq::new(1, 10)).await.records, records(&[next]));
 }
 
+pub(crate) async fn the_last_entry_is_a_message_or_a_seal_and_outlives_a_trim(place: &Place) {
+    let store = place.open().await;
+    let log = new_log(&*store, Class::Signal).await;
+    assert_eq!(store.last(log).await.unwrap(), Seq::ZERO);
+    for append in [seal(log, 1), message(log, Seq::new(1, 1)), seal(log, 2)] {
+        let seq = append.record.seq;
+        store.append(vec![append]).await.unwrap();
+        assert_eq!(store.last(log).await.unwrap(), seq);
+    }
+    store.trim(log, Seq::new(3, 0)).await.unwrap();
+    let store = place.reopen(store).await;
+    assert_eq!(store.last(log).await.unwrap(), Seq::new(2, 0));
+}
+
 pub(crate) async fn a_trimmed_log_keeps_its_head_state_and_ids(place: &Place) {
     let store = place.open().await;
     let log = new_log(&*store, Class::Signal).await;

@@ -104,14 +104,30 @@ pub(super) async fn check(keys: &Keys, state: &Link, history: &Link) -> Result<(
     .into())
 }
 
+/// Has the connection insist on the mark of its server, where that has one yet.
+pub(super) async fn insist_on_mark(keys: &Keys, link: &Link) -> Result<bool, StoreError> {
+    let key = keys.schema();
+    let found = match get(link, &key).await.map_err(|e| failed(&e, &key))? {
+        Value::Nil => return Ok(false),
+        value => of_this_version(value, &key)?,
+    };
+    link.insist(key, found);
+    Ok(true)
+}
+
 /// What a server is marked with; where it has no mark, `offered`.
 async fn mark(keys: &Keys, link: &Link, offered: &str) -> Result<String, NotOpened> {
     let key = keys.schema();
     let told = |e| NotOpened::new(&e, failed(&e, &key));
     set_new(link, &key, offered).await.map_err(told)?;
     let found = get(link, &key).await.map_err(told)?;
-    let found = values::bytes(found).and_then(|mark| String::from_utf8(mark).ok());
-    let found = found.ok_or_else(|| unreadable("a schema", &key))?;
+    Ok(of_this_version(found, &key)?)
+}
+
+/// A mark of the schema that this version reads.
+fn of_this_version(mark: Value, key: &str) -> Result<String, StoreError> {
+    let found = values::bytes(mark).and_then(|mark| String::from_utf8(mark).ok());
+    let found = found.ok_or_else(|| unreadable("a schema", key))?;
     let schema = found.split(' ').next().unwrap_or_default();
     if schema == SCHEMA.to_string() {
         return Ok(found);
@@ -121,7 +137,6 @@ async fn mark(keys: &Keys, link: &Link, offered: &str) -> Result<String, NotOpen
             "a store of the schema `{schema}`, where this version reads {SCHEMA}; run the version \
              that wrote it, or choose another store.redis.prefix to start empty"
         ),
-        place: key,
-    }
-    .into())
+        place: key.to_owned(),
+    })
 }

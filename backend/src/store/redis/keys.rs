@@ -47,6 +47,11 @@ impl Keys {
         format!("{}:room:{name}", self.prefix)
     }
 
+    /// What the registry keeps, all in one slot: `due`, `records`, `loads` and `clock`.
+    pub(super) fn registry(&self, name: &str) -> String {
+        format!("{}:{{nodes}}:{name}", self.prefix)
+    }
+
     /// Stream: the entries of a log.
     pub(super) fn log(&self, LogId { group, class }: LogId) -> String {
         format!("{}:{{g:{group}}}:{class}", self.prefix)
@@ -81,6 +86,7 @@ mod tests {
         let log = LogId { group: 12, class: Class::Binary };
         assert_eq!(keys.schema(), "ew:schema");
         assert_eq!(keys.room("maths {1}"), "ew:room:maths {1}");
+        assert_eq!(keys.registry("due"), "ew:{nodes}:due");
         assert_eq!(keys.log(log), "ew:{g:12}:binary");
         assert_eq!(keys.meta(log), "ew:{g:12}:binary:meta");
         assert_eq!(keys.state(12), "ew:{g:12}:state");

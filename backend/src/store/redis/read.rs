@@ -143,6 +143,15 @@ fn fronts(value: Value, stream: &str) -> Result<Vec<Front>, StoreError> {
     Ok(entries(value, stream)?.into_iter().map(front).collect())
 }
 
+/// The last entry of a log.
+pub(super) async fn last(shared: &Shared, log: LogId) -> Result<Seq, StoreError> {
+    let key = shared.keys.meta(log);
+    let mut get = cmd("HMGET");
+    get.arg(&key).arg(LAST);
+    let answer = shared.history.command(&get).await.map_err(|e| failed(&e, &key))?;
+    values::places(answer).map(|[last]| last).ok_or_else(|| unreadable("the end of a log", &key))
+}
+
 /// The state of a room.
 pub(super) async fn state(
     shared: &Shared,

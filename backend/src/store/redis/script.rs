@@ -36,6 +36,11 @@ impl Script {
         Self::new(include_str!("trim.lua"))
     }
 
+    /// Keeps the list of the instances that live.
+    pub(super) fn registry() -> Self {
+        Self::new(include_str!("registry.lua"))
+    }
+
     /// Calls it, with its text where the server does not know it yet. Never twice, where it may have
     /// been done: whoever calls knows whether it may be.
     pub(super) async fn call(

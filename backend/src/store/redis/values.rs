@@ -31,6 +31,15 @@ fn items(value: Value) -> Option<Vec<Value>> {
     }
 }
 
+/// Texts and numbers, as text.
+pub(super) fn texts(value: Value) -> Option<Vec<String>> {
+    let text = |value| match value {
+        Value::Int(n) => Some(n.to_string()),
+        value => Some(String::from_utf8_lossy(&bytes(value)?).into_owned()),
+    };
+    items(value)?.into_iter().map(text).collect()
+}
+
 /// The fields of a hash.
 pub(super) fn pairs(value: Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     if let Value::Map(pairs) = value {

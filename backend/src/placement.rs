@@ -1,0 +1,136 @@
+//! What of a backend changes while it runs: where the owners are.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use edgeway_linktls::Identity;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    StartError,
+    access::{Access, Node},
+    config::Config,
+    registry::View,
+    ring::Ring,
+    roles::Role,
+    shard::Owner,
+    uplink::Dialler,
+};
+
+/// Changes a backend while it runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Placement {
+    /// `None` once the backend ends.
+    parts: Arc<Mutex<Option<Parts>>>,
+    view: Option<watch::Receiver<Arc<View>>>,
+}
+
+struct Parts {
+    own: Own,
+    access: Option<Access>,
+    /// Of rooms and of inboxes.
+    owners: [Option<Owner>; 2],
+}
+
+/// This process, as others know it.
+pub(crate) struct Own {
+    name: String,
+    listens: [SocketAddr; 2],
+    address: String,
+    /// With which owners are dialled; none in the clear.
+    identity: Option<Identity>,
+}
+
+impl Own {
+    pub(crate) fn new(config: &Config, local_addr: SocketAddr) -> Self {
+        let address = config.advertise.clone().unwrap_or_else(|| local_addr.to_string());
+        let listens = [local_addr, config.listen];
+        Self { name: config.name.clone(), listens, address, identity: config.links.clone() }
+    }
+
+    /// Where others dial it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn is_at(&self, address: &str) -> bool {
+        address == self.address || address.parse().is_ok_and(|addr| self.listens.contains(&addr))
+    }
+}
+
+impl Placement {
+    pub(crate) fn new(
+        own: Own,
+        access: Option<Access>,
+        owners: [Option<Owner>; 2],
+        view: Option<watch::Receiver<Arc<View>>>,
+    ) -> Self {
+        Self { parts: Arc::new(Mutex::new(Some(Parts { own, access, owners }))), view }
+    }
+
+    /// Which processes live, where this one is in the registry.
+    #[must_use]
+    pub fn view(&self) -> Option<watch::Receiver<Arc<View>>> {
+        self.view.clone()
+    }
+
+    /// The instances of a role are at these addresses now; where there are none, and this process has the
+    /// role, it is the only one. `registered`: all know them from the registry, so that each owner takes only
+    /// what is its own, and hands over what is not any more.
+    ///
+    /// # Errors
+    /// An address that cannot be dialled; nothing has changed then.
+    pub fn set_nodes(
+        &self,
+        role: Role,
+        addresses: &[String],
+        registered: bool,
+    ) -> Result<(), StartError> {
+        let parts = self.parts.lock();
+        let Some(parts) = &*parts else { return Ok(()) };
+        let here = match role {
+            Role::Access => None,
+            Role::Room => parts.owners[0].as_ref(),
+            Role::Peer => parts.owners[1].as_ref(),
+        };
+        if let Some(owner) = here {
+            owner.set_ring(
+                registered.then(|| Ring::new(parts.own.ring_address(addresses), addresses)),
+            );
+        }
+        if role != Role::Access
+            && let Some(access) = &parts.access
+        {
+            let alone = [String::new()];
+            let only_here = addresses.is_empty() && here.is_some() && !registered;
+            let names = if only_here { &alone[..] } else { addresses };
+            access.set_owners(role, names, |address| parts.own.node(role, address, here))?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the backend's parts, so that they can end.
+    pub(crate) fn disconnect(&self) {
+        *self.parts.lock() = None;
+    }
+}
+
+impl Own {
+    /// Its own among these addresses; else the one that it tells others.
+    fn ring_address<'a>(&'a self, addresses: &'a [String]) -> &'a str {
+        addresses.iter().find(|address| self.is_at(address)).unwrap_or(&self.address)
+    }
+
+    /// An owner that is listed under this process's own address is reached without a detour by the
+    /// network.
+    fn node(&self, role: Role, address: &str, here: Option<&Owner>) -> Result<Node, StartError> {
+        if let Some(owner) = here
+            && (address.is_empty() || self.is_at(address))
+        {
+            return Ok(Node::here(role, address.to_owned(), owner.clone()));
+        }
+        let dialler = Dialler::new(address, self.name.clone(), role, self.identity.as_ref());
+        let wrong = |problem| StartError::Address { address: address.to_owned(), problem };
+        Ok(Node::there(role, address.to_owned(), dialler.map_err(wrong)?))
+    }
+}

@@ -1,0 +1,173 @@
+//! Processes that find each other by the registry on a Redis of their own.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use edgeway_client::{Client, ClientConfig, Events, Login, TransportChoice, Trust};
+use edgeway_testredis::{Options, Server};
+
+use crate::support::{Process, Up, free_ports, get, write};
+
+/// Far above what a busy machine takes.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+const ANY: &str = "127.0.0.1:0";
+
+pub async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, happens).await {
+        Ok(done) => done,
+        Err(_) => panic!("not in time: {what}"),
+    }
+}
+
+/// One process.
+pub struct Node {
+    pub process: Process,
+    ready: String,
+}
+
+impl Node {
+    /// Of its line `ready`.
+    pub fn at(&self, name: &str) -> String {
+        let rest =
+            self.ready.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{}", self.ready));
+        rest.1.split(' ').next().unwrap().to_owned()
+    }
+
+    /// The sum of a metric over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let all = get(&self.at("http"), "/metrics");
+        let of =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = all.lines().filter(|line| of(line));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Ends it in order; what it has logged.
+    pub fn end(self) -> String {
+        self.process.signal("TERM");
+        let (code, _, log) = self.process.finish();
+        assert_eq!(code, 0, "{log}");
+        log
+    }
+}
+
+pub struct Cluster {
+    pub dir: tempfile::TempDir,
+    pub redis: Server,
+    pub nodes: BTreeMap<String, Node>,
+    /// Where the instances of rooms listen.
+    rooms: Vec<String>,
+}
+
+impl Cluster {
+    /// Two accesses, one peer, `rooms` of three instances of rooms, and two gateways. One of the gateways
+    /// knows the rooms of the registry, the other one from its config, so that it never gives one up.
+    pub fn start(rooms: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // `up` makes the certificates.
+        drop(Up::start(dir.path()));
+        let redis = Server::start(&Options { durable: true, ..Options::default() });
+        let listed = free_ports::<3>().to_vec();
+        let config = |rooms: &str| {
+            format!(
+                "[backends]\naccess = [\"registry\"]\npeer = [\"registry\"]\nroom = {rooms}\n\
+                 [store]\nengine = \"redis\"\n[store.redis]\nurl = \"{}\"\n[rooms]\nchat_per_second = 0\n\
+                 [gateway.tls]\ncert = \"edgeway-data/certs/server.pem\"\n\
+                 key = \"edgeway-data/certs/server.key\"\n",
+                redis.url()
+            )
+        };
+        write(dir.path(), "edgeway.toml", &config("[\"registry\"]"));
+        write(dir.path(), "listed.toml", &config(&format!("{:?}", &listed[..rooms])));
+        let mut cluster = Self { dir, redis, nodes: BTreeMap::new(), rooms: listed };
+        cluster.add_backend("access-1", "access", ANY);
+        cluster.add_backend("access-2", "access", ANY);
+        cluster.add_backend("peer-1", "peer", ANY);
+        for n in 1..=rooms {
+            cluster.add_room(n);
+        }
+        cluster.add(
+            "gateway-1",
+            &["gateway", "--config", "edgeway.toml", "--quic", ANY, "--tcp", ANY],
+        );
+        cluster
+            .add("gateway-2", &["gateway", "--config", "listed.toml", "--quic", ANY, "--tcp", ANY]);
+        // A gateway is ready once it has found one of each.
+        cluster.wait_until("all are in the registry", |cluster| {
+            let found = |node: &Node| node.metric("edgeway_registry_instances") as usize;
+            cluster.nodes.values().all(|node| found(node) == 3 + rooms)
+        });
+        cluster
+    }
+
+    fn add(&mut self, name: &str, args: &[&str]) {
+        let args = [args, &["--name", name, "--http", ANY]].concat();
+        let mut process = Process::spawn(self.dir.path(), &args);
+        let ready = process.wait_for("ready ");
+        self.nodes.insert(name.to_owned(), Node { process, ready });
+    }
+
+    fn add_backend(&mut self, name: &str, role: &str, addr: &str) {
+        self.add(name, &["backend", "--config", "edgeway.toml", "--roles", role, "--listen", addr]);
+    }
+
+    /// Adds the n-th instance of rooms.
+    pub fn add_room(&mut self, n: usize) {
+        let addr = self.rooms[n - 1].clone();
+        self.add_backend(&format!("room-{n}"), "room", &addr);
+    }
+
+    pub fn node(&self, name: &str) -> &Node {
+        &self.nodes[name]
+    }
+
+    /// Takes a process out of the cluster, as it is.
+    pub fn take(&mut self, name: &str) -> Node {
+        self.nodes.remove(name).unwrap()
+    }
+
+    /// How many rooms each instance has. One that does not answer is left out.
+    pub fn rooms(&self, except: &str) -> BTreeMap<String, usize> {
+        let rooms =
+            self.nodes.iter().filter(|(name, _)| name.starts_with("room") && *name != except);
+        rooms
+            .map(|(name, node)| (name.clone(), node.metric("edgeway_owner_rooms") as usize))
+            .collect()
+    }
+
+    /// The instance that has the only room.
+    pub fn owner(&self) -> String {
+        let rooms = self.rooms("");
+        let owners: Vec<_> = rooms.iter().filter(|(_, rooms)| **rooms > 0).collect();
+        assert_eq!(owners.len(), 1, "{rooms:?}");
+        owners[0].0.clone()
+    }
+
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let start = std::time::Instant::now();
+        while !holds(self) {
+            assert!(start.elapsed() < PATIENCE, "not in time: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Connects the n-th user, by either gateway and transport.
+    pub async fn connect(&self, n: usize) -> (Client, Events) {
+        let gateway = self.node(if n.is_multiple_of(2) { "gateway-1" } else { "gateway-2" });
+        let quic = n % 4 < 2;
+        let addr = gateway.at(if quic { "quic" } else { "tcp" });
+        let mut config = ClientConfig::new(&addr, Login::Development { user: format!("user-{n}") });
+        config.trust = Trust::Ca(std::fs::read(ca(self.dir.path())).unwrap());
+        config.transport = if quic { TransportChoice::Quic } else { TransportChoice::Tcp };
+        within("a connection", Client::connect(config)).await.unwrap()
+    }
+
+    /// Ends all processes in order; what each has logged.
+    pub fn end(self) -> BTreeMap<String, String> {
+        self.nodes.into_iter().rev().map(|(name, node)| (name, node.end())).collect()
+    }
+}
+
+fn ca(dir: &Path) -> std::path::PathBuf {
+    dir.join("edgeway-data/certs/ca.pem")
+}
