@@ -78,19 +78,20 @@ fn a_cluster_links_by_certificates_and_a_stranger_cannot_join_it() {
     assert_eq!(code, 0, "{error}");
     assert!(said.contains("links     TLS with certificates of both sides: back of"), "{said}");
 
-    let backend = |role, addr: &str, http: &str| {
+    let backend = |role, addr: &str, slot, http: &str| {
         let args = ["backend", "--config", "edgeway.toml", "--roles", role, "--listen", addr];
         let dir = format!("data-{role}");
-        Process::spawn(path, &[&args[..], &["--data-dir", &dir, "--http", http]].concat())
+        let own = ["--data-dir", &dir, "--slot", slot, "--http", http];
+        Process::spawn(path, &[&args[..], &own].concat())
     };
     let gateway = |more: &[&str]| {
         let any = "127.0.0.1:0";
         Process::spawn(path, &[&["gateway", "--quic", any, "--tcp", any], more].concat())
     };
     let mut backends = [
-        backend("room", &room, "off"),
-        backend("peer", &peer, "off"),
-        backend("access", &access, &http),
+        backend("room", &room, "1", "off"),
+        backend("peer", &peer, "2", "off"),
+        backend("access", &access, "3", &http),
     ];
     let own = ["--link-cert", "ours/gw-1.pem", "--link-key", "ours/gw-1.key"];
     let mut ours = gateway(&[&["--config", "edgeway.toml"][..], &own[..]].concat());
