@@ -80,19 +80,19 @@ impl Cluster {
         write(dir.path(), "edgeway.toml", &config("[\"registry\"]"));
         write(dir.path(), "listed.toml", &config(&format!("{:?}", &listed[..rooms])));
         let mut cluster = Self { dir, redis, nodes: BTreeMap::new(), rooms: listed };
-        cluster.add_backend("access-1", "access", ANY);
-        cluster.add_backend("access-2", "access", ANY);
+        // Each is ready once it has found those that it needs.
         cluster.add_backend("peer-1", "peer", ANY);
         for n in 1..=rooms {
             cluster.add_room(n);
         }
+        cluster.add_backend("access-1", "access", ANY);
+        cluster.add_backend("access-2", "access", ANY);
         cluster.add(
             "gateway-1",
             &["gateway", "--config", "edgeway.toml", "--quic", ANY, "--tcp", ANY],
         );
         cluster
             .add("gateway-2", &["gateway", "--config", "listed.toml", "--quic", ANY, "--tcp", ANY]);
-        // A gateway is ready once it has found one of each.
         cluster.wait_until("all are in the registry", |cluster| {
             let found = |node: &Node| node.metric("edgeway_registry_instances") as usize;
             cluster.nodes.values().all(|node| found(node) == 3 + rooms)

@@ -74,6 +74,9 @@ async fn what_was_accepted_is_stored_and_acked_before_a_room_is_handed_over() {
     }
     left(&bench, 1).await;
     left(&bench, 2).await;
+    for _ in 0..2 {
+        assert!(matches!(bench.reply().await, Reply::Item(from_owner_item::Item::Left(_))));
+    }
     bench.owner.set_ring(None);
     let rejoined = bench.join(2, "b").await;
     assert_eq!(rejoined, other);
