@@ -77,6 +77,30 @@ fn who_comes_late_reads_what_was_said_also_after_the_server_was_killed() {
 }
 
 #[test]
+fn who_comes_late_reads_chat_only_where_it_is_kept() {
+    for (kept, hellos) in [(true, 1), (false, 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "edgeway.toml", &format!("[history]\nchat = {kept}\n"));
+        let args = ["up", "--config", "edgeway.toml", "--quic", ANY, "--tcp", ANY, "--http", ANY];
+        let up = Up::ready(Process::spawn(dir.path(), &args));
+        let said = "hello\n/signal page 1\n";
+        let (code, saw, notes) = run(dir.path(), &up.chat_args("ada", "quic"), said);
+        assert_eq!(code, 0, "{notes}");
+        assert!(saw.contains("ada: hello") && saw.contains("page 1"), "{saw}");
+        // In order, so that what is stored behind is stored.
+        up.process.signal("TERM");
+        let (code, _, log) = up.process.finish();
+        assert_eq!(code, 0, "{log}");
+
+        let up = Up::ready(Process::spawn(dir.path(), &args));
+        let (code, saw, notes) = run(dir.path(), &up.chat_args("late", "quic"), "");
+        assert_eq!(code, 0, "{notes}");
+        assert_eq!(saw.matches("ada: hello").count(), hellos, "kept: {kept}: {saw}");
+        assert_eq!(saw.matches("ada (signal): page 1").count(), 1, "{saw}");
+    }
+}
+
+#[test]
 fn a_client_is_told_of_a_shutdown_and_comes_back_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();

@@ -304,13 +304,15 @@ impl Report {
 
     fn delivery_lines(&self, line: &mut impl FnMut(&str, String)) {
         let total = &self.total;
-        line(
-            "delivered",
-            format!(
-                "{} of {} ({:.0}/s), {} messages sent",
-                total.delivered, total.expected, self.deliveries_per_s, total.sent
-            ),
-        );
+        let (delivered, expected) = (total.delivered, total.expected);
+        if self.connections > 0 {
+            let per_s = self.deliveries_per_s;
+            let text =
+                format!("{delivered} of {expected} ({per_s:.0}/s), {} messages sent", total.sent);
+            line("delivered", text);
+        } else {
+            line("there", format!("{delivered} of {expected} entries"));
+        }
         let verdict = if total.held() { "held" } else { "DID NOT HOLD" };
         line(
             "checked",

@@ -1,12 +1,10 @@
 //! Whether chat is stored, where that is what is compared.
 
-use std::time::Duration;
+use std::{ops::Sub, time::Duration};
 
-use edgeway_client::Class;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::shared::Shared;
 use crate::{report::Report, target::Target};
 
 /// Of a server that is started for a comparison.
@@ -24,33 +22,91 @@ const BEHIND: Duration = Duration::from_millis(300);
 const LOOKS: u32 = 500;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Entries that the server has appended to its store since it started.
-pub async fn stored(target: &Target) -> f64 {
-    target.metric("edgeway_backend_store_appended_total", "").await.unwrap_or(0.0)
+/// What a server counts, since its start or since another count.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stored {
+    /// Entries that its store has appended.
+    entries: f64,
+    /// Messages that rooms have given a place.
+    chat: f64,
+    signals: f64,
+}
+
+impl Stored {
+    pub async fn of(target: &Target) -> Self {
+        let of = async |name: &str, label: &str| target.metric(name, label).await.unwrap_or(0.0);
+        let accepted = async |class: &str| {
+            let label = format!("class=\"{class}\",outcome=\"accepted\"");
+            of("edgeway_owner_messages_total", &label).await
+        };
+        Self {
+            entries: of("edgeway_backend_store_appended_total", "").await,
+            chat: accepted("chat").await,
+            signals: accepted("signal").await,
+        }
+    }
+
+    /// How many entries there have to be.
+    fn expected(self, chat_is_kept: bool) -> f64 {
+        self.signals + if chat_is_kept { self.chat } else { 0.0 }
+    }
+
+    fn wrong(self, chat_is_kept: bool) -> Option<String> {
+        let Self { entries, chat, signals } = self;
+        let expected = self.expected(chat_is_kept);
+        // Whole numbers.
+        let wrong = (entries - expected).abs() > 0.5 || chat < 1.0;
+        wrong.then(|| {
+            format!(
+                "{entries} entries were stored of {chat} messages of chat and {signals} signals, where \
+                 {expected} had to be, and some of it chat"
+            )
+        })
+    }
+}
+
+impl Sub for Stored {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            entries: self.entries - before.entries,
+            chat: self.chat - before.chat,
+            signals: self.signals - before.signals,
+        }
+    }
 }
 
 impl History {
-    /// All chat of the run must have been stored since `before`, or none; signals are, always.
-    #[allow(clippy::cast_precision_loss)] // counts of messages
-    pub async fn check(&self, target: &Target, shared: &Shared, before: f64, report: &mut Report) {
-        let (chat, signals) =
-            (shared.audit.messages(Class::Chat), shared.audit.messages(Class::Signal));
-        let expected = (signals + if self.on { chat } else { 0 }) as f64;
+    /// All chat that was accepted since `before` must have been stored, or none; signals are, always.
+    pub async fn check(&self, target: &Target, before: Stored, report: &mut Report) {
         sleep(BEHIND).await;
-        let mut appended = stored(target).await - before;
+        let mut since = Stored::of(target).await - before;
         for _ in 0..LOOKS {
-            if appended >= expected {
+            if since.entries >= since.expected(self.on) {
                 break;
             }
             sleep(LOOK).await;
-            appended = stored(target).await - before;
+            since = Stored::of(target).await - before;
         }
-        report.run(&[("stored", json!(appended))]);
-        if (appended - expected).abs() > 0.5 {
-            report.problems.push(format!(
-                "{appended} entries were stored of {chat} messages of chat and {signals} signals, where \
-                 {expected} had to be"
-            ));
+        report.run(&[("stored", json!(since.entries)), ("chat_accepted", json!(since.chat))]);
+        report.problems.extend(since.wrong(self.on));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chat_is_stored_whole_or_not_at_all() {
+        let stored = |entries, chat| Stored { entries, chat, signals: 20.0 };
+        assert_eq!(stored(120.0, 100.0).wrong(true), None);
+        assert_eq!(stored(20.0, 100.0).wrong(false), None);
+        for (entries, chat, kept) in
+            [(119.0, 100.0, true), (21.0, 100.0, false), (120.0, 100.0, false), (20.0, 0.0, true)]
+        {
+            assert!(stored(entries, chat).wrong(kept).is_some(), "{entries} {chat} {kept}");
         }
     }
 }

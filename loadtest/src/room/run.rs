@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Args, history,
+    Args,
+    history::Stored,
     members::{self, Member},
     send,
     shared::Shared,
@@ -43,7 +44,7 @@ pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
     shared.recording.store(true, Relaxed);
     let talk = Talk { args, members: &members, shared: &shared, before: Totals::of(&members) };
     let wrote = Writes::of(&target).await;
-    let stored = history::stored(&target).await;
+    let stored = Stored::of(&target).await;
     let mut stall = None;
     let cost = drive::measure(&talk, &target.pids, args.duration(), |start| {
         shared.phases.plan(phases(args, &shared, start));
@@ -58,7 +59,7 @@ pub async fn once(args: &Args, report: &mut Report) -> Result<Ran> {
         stall.report(report, args).await?;
     }
     if let Some(history) = &args.history {
-        history.check(&target, &shared, stored, report).await;
+        history.check(&target, stored, report).await;
     }
     report.problems.extend(shared.problems.take());
     drop(members);
