@@ -188,6 +188,9 @@ mod tests {
         }
         assert!(most > BYTES / (2 * NAME_BYTES), "{most} names");
         assert!(least > most / 10 * 9, "from {most} down to {least} names");
-        assert_eq!((names.get(&name(19_999)), names.get(&name(0))), (Some(19_999), None));
+        // Which of the others are forgotten is the cache's to choose; what it says of the rest is right.
+        let known = (0..20_000).filter(|n| names.get(&name(*n)) == Some(*n)).count();
+        assert_eq!(known + 1, names.handles.len());
+        assert_eq!(names.get(&name(19_999)), Some(19_999));
     }
 }
