@@ -310,7 +310,7 @@ impl Routes {
             replaces: join.replaces.map(SessionId::from),
         };
         let bytes = join.name.len() + join.asked.len() + join.user.len() + join.device.len();
-        Some(self.routed(group, Input::Join { group, join }, bytes))
+        Some(self.routed(group, Input::Join { group, join: Box::new(join) }, bytes))
     }
 
     pub(super) fn refuse(

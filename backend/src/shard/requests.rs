@@ -21,7 +21,7 @@ pub(super) type Asker = (SessionId, u64);
 /// What waits for the page before it.
 #[derive(Debug)]
 pub(super) enum Queued {
-    Join(Join),
+    Join(Box<Join>),
     Leave { access: u64, request: u64 },
     History(frame::History),
     Members(frame::Members),
@@ -51,7 +51,7 @@ impl Shard {
 
     fn take_request(&mut self, session: SessionId, group: u64, request: Queued) {
         match request {
-            Queued::Join(join) => self.join(group, join),
+            Queued::Join(join) => self.join(group, *join),
             Queued::Leave { access, request } => self.leave(access, session, request, group),
             Queued::Members(members) => self.members(session, members),
             Queued::History(history) => self.history(session, history),

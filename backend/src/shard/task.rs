@@ -38,7 +38,8 @@ pub(super) enum Input {
     Ring,
     Join {
         group: u64,
-        join: crate::room::Join,
+        /// Boxed: there are few, and it is larger than all else.
+        join: Box<crate::room::Join>,
     },
     Leave {
         access: u64,

@@ -2,6 +2,8 @@
 //! removed, and a Redis that is away, all under load.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+// What the clients were told, where a test fails; and counts, which are small.
+#![allow(clippy::print_stderr, clippy::cast_possible_truncation)]
 
 mod cluster;
 #[path = "../support/mod.rs"]
@@ -148,7 +150,8 @@ async fn while_redis_is_away_chat_flows_acks_of_signals_wait_and_nothing_acked_i
     let group: u64 = redis.get(format!("edgeway:room:chat:{ROOM}")).unwrap();
     let log = format!("edgeway:{{g:{group}}}:signal");
     let range = redis::cmd("XRANGE").arg(&log).arg("-").arg("+").query(&mut redis);
-    let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = range.unwrap();
+    type Entry = (String, Vec<(String, Vec<u8>)>);
+    let entries: Vec<Entry> = range.unwrap();
     assert!(!whole.said.signals.is_empty());
     for one in &whole.said.signals {
         let at = entries.iter().filter(|(_, fields)| {
