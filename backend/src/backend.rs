@@ -1,5 +1,7 @@
 //! One backend process: the sole place where its parts are put together.
 
+mod check;
+
 use std::{
     io,
     net::SocketAddr,
@@ -23,23 +25,26 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::{Access, Owners},
+    access::{Access, Owners, User},
     auth::{Auth, TokenKey},
     config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, StoreConfig},
     control::{Control, owner_config},
     http2,
     links::{LinkService, Links},
-    placement::{Own, Placement},
+    placement::{Own, Owned, Placement},
     registry::{Instance, Load, Measure, Registry, View},
     roles::{Role, Roles},
     room::Kind,
-    shard::{Gateways, Owner},
+    shard::{Gateways, Owner, StrokeOwners},
     store::{
         Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisOptions, Store, StoreError,
         read_ca,
     },
+    strokes::Rooms,
     uplink::UplinkService,
 };
+
+pub use check::check_roles;
 
 /// How long the owners may take to append and answer what they hold, when they stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -83,7 +88,7 @@ pub enum StartError {
     /// An owner's address cannot be dialled.
     #[error("`{address}` {problem}")]
     Address {
-        /// From `nodes.room` or `nodes.peer`.
+        /// From `nodes.room`, `nodes.binary` or `nodes.peer`.
         address: String,
         /// Why.
         problem: AddressProblem,
@@ -101,8 +106,9 @@ pub struct Backend {
     links: Links,
     access: Option<Access>,
     auth: Option<Auth>,
-    room: Option<Owner>,
-    peer: Option<Owner>,
+    owned: Owned,
+    /// How the owner of rooms reaches those of their strokes.
+    rooms: Option<Rooms>,
     control: Control,
     store: Option<Arc<dyn Store>>,
     registry: Option<Registry>,
@@ -117,6 +123,7 @@ pub struct Backend {
 #[derive(Clone)]
 pub struct Readiness {
     access: Option<std::sync::Weak<crate::access::Inner>>,
+    strokes: Option<std::sync::Weak<Owners>>,
     view: Option<watch::Receiver<Arc<View>>>,
 }
 
@@ -129,30 +136,17 @@ impl Readiness {
         if self.view.as_ref().is_some_and(|view| !view.borrow().is_known()) {
             return Err("not in the registry yet".to_owned());
         }
-        let Some(access) = &self.access else { return Ok(()) };
-        let Some(access) = Access::upgrade(access) else { return Err("stopped".to_owned()) };
-        let lost = access.owners().unreachable();
+        let mut lost = Vec::new();
+        if let Some(access) = &self.access {
+            let Some(access) = Access::upgrade(access) else { return Err("stopped".to_owned()) };
+            lost = access.owners().unreachable();
+        }
+        if let Some(strokes) = self.strokes.as_ref().and_then(std::sync::Weak::upgrade) {
+            let more = strokes.unreachable().into_iter().filter(|name| !lost.contains(name));
+            lost.extend(more.collect::<Vec<_>>());
+        }
         if lost.is_empty() { Ok(()) } else { Err(format!("not reached: {}", lost.join(", "))) }
     }
-}
-
-/// What the config lacks for a process to have these roles. [`Backend::start`] asks by itself.
-#[must_use]
-pub fn check_roles(config: &Config, roles: Roles) -> Vec<ConfigProblem> {
-    let mut problems = Vec::new();
-    for (role, nodes) in [(Role::Room, &config.nodes.room), (Role::Peer, &config.nodes.peer)] {
-        if roles.has(Role::Access) && nodes.is_empty() && !roles.has(role) {
-            let role = role.name();
-            problems.push(ConfigProblem {
-                key: format!("nodes.{role}"),
-                problem: format!(
-                    "is empty, so that access has no {role} to pass anything on to; list the \
-                     addresses of processes with the role {role}, or give this one the role"
-                ),
-            });
-        }
-    }
-    problems
 }
 
 impl Backend {
@@ -186,23 +180,36 @@ impl Backend {
         let welcome = Welcome { backend: random()?, name: config.name.clone() };
         let links = Links::new(welcome);
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
-        let store = if roles.has(Role::Room) || roles.has(Role::Peer) {
-            Some(open_store(&config, &tell).await?)
-        } else {
-            None
-        };
-        let start = |role, kind| {
+        let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
+        let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
+        let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
             let (config, stop) = (owner_config(&config), stop_owners.clone());
-            Some(Owner::start(config, kind, Arc::clone(store), gateways, &owner_tasks, stop))
+            let (store, tasks) = (Arc::clone(store), &owner_tasks);
+            Some(Owner::start(config, kind, store, gateways, strokes, tasks, stop))
         };
-        let room = start(Role::Room, Kind::Room);
-        let peer = start(Role::Peer, Kind::Inbox);
+        let mut owned = Owned {
+            binary: start(Role::Binary, Kind::Strokes, None),
+            peer: start(Role::Peer, Kind::Inbox, None),
+            room: None,
+        };
         let tasks = TaskTracker::new();
+        // By the config, which all processes share, and not by who is there now.
+        let apart = roles.has(Role::Binary) || !config.nodes.binary.is_empty();
+        let mut rooms = None;
+        if roles.has(Role::Room) && apart {
+            let strokes = Arc::new(Owners::new(random()?, vec![Role::Binary], tasks.clone()));
+            owned.room = start(Role::Room, Kind::Apart, Some(Arc::clone(&strokes) as Arc<_>));
+            rooms = owned.room.as_ref().map(|room| Rooms::new(strokes, room.downgrade()));
+        } else {
+            owned.room = start(Role::Room, Kind::Room, None);
+        }
         let rooms_per_session = Arc::new(AtomicUsize::new(config.rooms.per_session));
         let access = if roles.has(Role::Access) {
-            let owners = Owners::new(random()?);
+            let mut owned = vec![Role::Room, Role::Peer];
+            owned.extend(apart.then_some(Role::Binary));
+            let owners = Owners::new(random()?, owned, tasks.clone());
             Some(Access::new(owners, Arc::clone(&rooms_per_session), tasks.clone()))
         } else {
             None
@@ -215,17 +222,16 @@ impl Backend {
             name: config.name.clone(),
             load: Load::default(),
         };
-        let registry = join_registry(&config, &me, &tell, || {
-            measure(links.clone(), access.as_ref(), [&room, &peer])
-        });
+        let registry =
+            join_registry(&config, &me, &tell, || measure(links.clone(), access.as_ref(), &owned));
         let registry = registry.await?;
         if let Some(registry) = &registry {
-            let owners = room.iter().chain(&peer);
-            owners.for_each(|owner| owner.guard(registry.tenure()));
+            owned.all().for_each(|(_, owner)| owner.guard(registry.tenure()));
         }
         let view = registry.as_ref().map(Registry::view);
-        let placement = Placement::new(own, access.clone(), [room.clone(), peer.clone()], view);
-        for (role, places) in [(Role::Room, &config.nodes.room), (Role::Peer, &config.nodes.peer)] {
+        let placement = Placement::new(own, access.clone(), rooms.clone(), owned.clone(), view);
+        for role in [Role::Room, Role::Binary, Role::Peer] {
+            let places = config.nodes.of(role);
             // Those that are to be found are told of once they are.
             if places.iter().all(Place::is_fixed) {
                 let addresses: Vec<_> = places.iter().map(ToString::to_string).collect();
@@ -233,7 +239,7 @@ impl Backend {
             }
         }
         let listener = socket.listen(BACKLOG).map_err(listen)?;
-        links.connect(access.clone(), room.iter().chain(&peer).cloned().collect());
+        links.connect(access.clone(), owned.all().map(|(_, owner)| owner).collect());
         let auth = match &access {
             Some(access) => {
                 let key = TokenKey::random().map_err(StartError::Random)?;
@@ -241,7 +247,7 @@ impl Backend {
             }
             None => None,
         };
-        let owners = room.iter().chain(&peer).map(Owner::live_config).collect();
+        let owners = owned.all().map(|(_, owner)| owner.live_config()).collect();
         let control = Control::new(owners, rooms_per_session, auth.clone());
         Ok(Self {
             listener,
@@ -250,8 +256,8 @@ impl Backend {
             links,
             access,
             auth,
-            room,
-            peer,
+            owned,
+            rooms,
             control,
             store,
             registry,
@@ -283,8 +289,11 @@ impl Backend {
     /// For the health endpoint.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let access = self.access.as_ref().map(Access::downgrade);
-        Readiness { access, view: self.placement.view() }
+        Readiness {
+            access: self.access.as_ref().map(Access::downgrade),
+            strokes: self.rooms.as_ref().map(Rooms::owners_weak),
+            view: self.placement.view(),
+        }
     }
 
     /// Serves until `shutdown`, and stops in order.
@@ -293,6 +302,9 @@ impl Backend {
     /// Where the server fails, which it does not by anything that a peer does.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), tonic::transport::Error> {
         let stop_serving = CancellationToken::new();
+        if let Some(rooms) = &self.rooms {
+            Owners::keep_all(rooms, &stop_serving);
+        }
         if let Some(access) = &self.access {
             access.run(&stop_serving);
         }
@@ -301,10 +313,10 @@ impl Backend {
             left.spawn(registry.run(leave.clone()));
         }
         let link = LinkService::new(self.links.clone(), self.tasks.clone(), shutdown.clone());
-        let uplinks = self.store.is_some().then(|| {
-            let (room, peer) = (self.room.clone(), self.peer.clone());
-            UplinkService::new(room, peer, self.tasks.clone(), shutdown.clone())
-        });
+        let uplinks = self
+            .store
+            .is_some()
+            .then(|| UplinkService::new(self.owned.all(), self.tasks.clone(), shutdown.clone()));
         let router = http2::server()
             .add_service(BackendServer::new(link))
             .add_optional_service(uplinks.clone().map(RoomsServer::new))
@@ -347,7 +359,7 @@ impl Backend {
         // 5. The last users of the store go, and it closes; that blocks while it writes and syncs.
         self.links.disconnect();
         self.placement.disconnect();
-        drop((self.access, self.room, self.peer, uplinks));
+        drop((self.access, self.owned, self.rooms, uplinks));
         let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
         ended
     }
@@ -442,9 +454,9 @@ async fn open_redis(config: &RedisConfig) -> Result<Redis, NotOpened> {
 }
 
 /// What this process has to do, asked for as long as its parts are there.
-fn measure(links: Links, access: Option<&Access>, owners: [&Option<Owner>; 2]) -> Measure {
+fn measure(links: Links, access: Option<&Access>, owned: &Owned) -> Measure {
     let access = access.map(Access::downgrade);
-    let rooms: Vec<_> = owners.into_iter().flatten().map(Owner::rooms_gauge).collect();
+    let rooms: Vec<_> = owned.all().map(|(_, owner)| owner.rooms_gauge()).collect();
     Box::new(move || Load {
         connections: links.len() as u64,
         sessions: access.as_ref().and_then(Access::upgrade).map_or(0, |a| a.sessions() as u64),

@@ -4,7 +4,8 @@
 //!
 //! - `links`: gateways dial in; owners and access reach clients through them.
 //! - `access`: the Sessions; passes what clients ask on to owners, in this process or over `uplink`.
-//! - [`shard`]: the owners of rooms and inboxes, around the pure [`room`].
+//! - [`shard`]: the owners of rooms, of strokes and of inboxes, around the pure [`room`].
+//! - `strokes`: how owners of rooms reach those of strokes.
 //! - [`store`]: where rooms live when their owner does not.
 //! - [`auth`]: who may log in.
 //! - [`registry`]: which processes live.
@@ -24,6 +25,7 @@ mod roles;
 pub mod room;
 pub mod shard;
 pub mod store;
+mod strokes;
 mod uplink;
 mod warn;
 

@@ -14,6 +14,7 @@ use crate::{
     ring::Ring,
     roles::Role,
     shard::Owner,
+    strokes::Rooms,
     uplink::Dialler,
 };
 
@@ -28,8 +29,32 @@ pub struct Placement {
 struct Parts {
     own: Own,
     access: Option<Access>,
-    /// Of rooms and of inboxes.
-    owners: [Option<Owner>; 2],
+    /// How the owner of rooms reaches those of their strokes.
+    rooms: Option<Rooms>,
+    owned: Owned,
+}
+
+/// The owners of this process.
+#[derive(Clone, Default)]
+pub(crate) struct Owned {
+    pub(crate) room: Option<Owner>,
+    pub(crate) binary: Option<Owner>,
+    pub(crate) peer: Option<Owner>,
+}
+
+impl Owned {
+    fn get(&self, role: Role) -> Option<&Owner> {
+        match role {
+            Role::Access => None,
+            Role::Room => self.room.as_ref(),
+            Role::Binary => self.binary.as_ref(),
+            Role::Peer => self.peer.as_ref(),
+        }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Role, Owner)> + '_ {
+        Role::ALL.into_iter().filter_map(|role| Some((role, self.get(role)?.clone())))
+    }
 }
 
 /// This process, as others know it.
@@ -62,10 +87,11 @@ impl Placement {
     pub(crate) fn new(
         own: Own,
         access: Option<Access>,
-        owners: [Option<Owner>; 2],
+        rooms: Option<Rooms>,
+        owned: Owned,
         view: Option<watch::Receiver<Arc<View>>>,
     ) -> Self {
-        Self { parts: Arc::new(Mutex::new(Some(Parts { own, access, owners }))), view }
+        Self { parts: Arc::new(Mutex::new(Some(Parts { own, access, rooms, owned }))), view }
     }
 
     /// Which processes live, where this one is in the registry.
@@ -88,23 +114,21 @@ impl Placement {
     ) -> Result<(), StartError> {
         let parts = self.parts.lock();
         let Some(parts) = &*parts else { return Ok(()) };
-        let here = match role {
-            Role::Access => None,
-            Role::Room => parts.owners[0].as_ref(),
-            Role::Peer => parts.owners[1].as_ref(),
-        };
+        let here = parts.owned.get(role);
         if let Some(owner) = here {
             owner.set_ring(
                 registered.then(|| Ring::new(parts.own.ring_address(addresses), addresses)),
             );
         }
-        if role != Role::Access
-            && let Some(access) = &parts.access
-        {
-            let alone = [String::new()];
-            let only_here = addresses.is_empty() && here.is_some() && !registered;
-            let names = if only_here { &alone[..] } else { addresses };
-            access.set_owners(role, names, |address| parts.own.node(role, address, here))?;
+        let alone = [String::new()];
+        let only_here = addresses.is_empty() && here.is_some() && !registered;
+        let names = if only_here { &alone[..] } else { addresses };
+        let node = |address: &str| parts.own.node(role, address, here);
+        if let Some(rooms) = &parts.rooms {
+            rooms.set_owners(role, names, node)?;
+        }
+        if let Some(access) = &parts.access {
+            access.set_owners(role, names, node)?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Who owns a name: rendezvous hashing over the addresses of the instances that have a role.
+//! Who owns a name or a handle: rendezvous hashing over the addresses of the instances that have a role.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -7,10 +7,10 @@ pub(crate) fn seed(address: &str) -> u64 {
     xxh3_64(address.as_bytes())
 }
 
-/// The instance whose hash with the name is the highest: one that is added takes names over, and
-/// no name moves between the others.
-pub(crate) fn rendezvous<T>(nodes: impl Iterator<Item = (T, u64)>, name: &str) -> Option<T> {
-    let weight = |(_, seed): &(T, u64)| (xxh3_64_with_seed(name.as_bytes(), *seed), *seed);
+/// The instance whose hash with the key, a name or a handle, is the highest: one that is added takes keys over,
+/// and no key moves between the others.
+pub(crate) fn rendezvous<T>(nodes: impl Iterator<Item = (T, u64)>, key: &[u8]) -> Option<T> {
+    let weight = |(_, seed): &(T, u64)| (xxh3_64_with_seed(key, *seed), *seed);
     nodes.max_by_key(weight).map(|(node, _)| node)
 }
 
@@ -27,9 +27,9 @@ impl Ring {
         Self { own: seed(own), all: addresses.iter().map(|address| seed(address)).collect() }
     }
 
-    /// Whether the name is this instance's.
-    pub(crate) fn owns(&self, name: &str) -> bool {
-        rendezvous(self.all.iter().map(|seed| (*seed, *seed)), name) == Some(self.own)
+    /// Whether the key is this instance's.
+    pub(crate) fn owns(&self, key: &[u8]) -> bool {
+        rendezvous(self.all.iter().map(|seed| (*seed, *seed)), key) == Some(self.own)
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn each_name_has_one_owner_and_a_new_instance_takes_only_its_share() {
         let owner = |all: &[String], name: &str| {
-            let owners = all.iter().filter(|own| Ring::new(own, all).owns(name));
+            let owners = all.iter().filter(|own| Ring::new(own, all).owns(name.as_bytes()));
             owners.cloned().collect::<Vec<_>>()
         };
         let (four, five) = (addresses(4), addresses(5));
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn who_is_not_in_the_list_owns_nothing() {
         let ring = Ring::new("10.0.0.9:7400", &addresses(2));
-        assert!((0..100).all(|n| !ring.owns(&format!("room-{n}"))));
-        assert!(!Ring::new("a:1", &[]).owns("room"));
+        assert!((0..100).all(|n| !ring.owns(format!("room-{n}").as_bytes())));
+        assert!(!Ring::new("a:1", &[]).owns(b"room"));
     }
 }

@@ -9,13 +9,15 @@ pub enum Role {
     Access,
     /// Owns rooms.
     Room,
+    /// Owns the strokes of rooms.
+    Binary,
     /// Owns inboxes.
     Peer,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Access, Self::Room, Self::Peer];
+    pub const ALL: [Self; 4] = [Self::Access, Self::Room, Self::Binary, Self::Peer];
 
     /// As in `--roles`.
     #[must_use]
@@ -23,18 +25,19 @@ impl Role {
         match self {
             Self::Access => "access",
             Self::Room => "room",
+            Self::Binary => "binary",
             Self::Peer => "peer",
         }
     }
 
-    fn find(name: &str) -> Option<Self> {
+    pub(crate) fn find(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 }
 
 /// A role that this version does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a role of this version; there are access, room and peer")]
+#[error("`{0}` is not a role of this version; there are access, room, binary and peer")]
 pub struct UnknownRole(String);
 
 /// The roles of one process; at least one.
@@ -42,10 +45,11 @@ pub struct UnknownRole(String);
 pub struct Roles([bool; Role::ALL.len()]);
 
 impl Roles {
-    /// Every role: what `edgeway up` runs.
+    /// What `edgeway up` runs: every role but binary, which would only split the strokes off into the same
+    /// process.
     #[must_use]
-    pub const fn all() -> Self {
-        Self([true; Role::ALL.len()])
+    pub fn up() -> Self {
+        Self(Role::ALL.map(|role| role != Role::Binary))
     }
 
     /// Exactly one.
@@ -101,9 +105,10 @@ mod tests {
         let roles = Roles::parse("access, room").unwrap();
         assert!(roles.has(Role::Access) && roles.has(Role::Room) && !roles.has(Role::Peer));
         assert_eq!(roles.to_string(), "access,room");
-        let problem = Roles::parse("room,binary").unwrap_err().to_string();
-        assert!(problem.contains("binary") && problem.contains("access, room and peer"));
+        let problem = Roles::parse("room,cook").unwrap_err().to_string();
+        assert!(problem.contains("cook") && problem.contains("access, room, binary and peer"));
         assert!(Roles::parse("").is_err());
         assert_eq!(Roles::only(Role::Peer), Roles::parse("peer").unwrap());
+        assert_eq!(Roles::up(), Roles::parse("access,room,peer").unwrap());
     }
 }

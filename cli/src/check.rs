@@ -7,7 +7,7 @@ use edgeway_backend::config::{Auth, StoreConfig};
 use edgeway_linktls::{About, Identity};
 
 use crate::{
-    config::{BadConfig, File, ROLES, Settings, Use},
+    config::{BadConfig, File, ROLES_OF_UP, Settings, Use},
     failure::Outcome,
     output::say,
 };
@@ -57,7 +57,7 @@ fn summary(settings: &Settings, purpose: Use) -> String {
         gateway.listening().iter().map(|(what, addr)| format!("{what} {addr}")).collect();
     let mut lines = vec![format!("  gateway   {}: {}", gateway.name(), listening.join(", "))];
     for (name, addrs) in gateway.backends() {
-        let here = purpose == Use::Up && ROLES.contains(&name.as_str());
+        let here = purpose == Use::Up && ROLES_OF_UP.contains(&name.as_str());
         let place = if here { "in the same process".to_owned() } else { addrs.join(", ") };
         lines.push(format!("  backend   {name}: {place}"));
     }

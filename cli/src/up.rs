@@ -75,7 +75,7 @@ async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
     };
     let ca = certs.as_ref().map(|certs| certs.ca_path.clone());
     let http = server.add_http(process.http, metrics).await?;
-    let Some(roles_at) = server.add_backend(backend, Roles::all(), &shutdown).await? else {
+    let Some(roles_at) = server.add_backend(backend, Roles::up(), &shutdown).await? else {
         return Ok(());
     };
     let complete = move |settings: GatewaySettings| {

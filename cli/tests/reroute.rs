@@ -6,7 +6,6 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::{
         Arc,
@@ -15,23 +14,16 @@ use std::{
     time::Duration,
 };
 
-use edgeway_client::{
-    AckStatus, Bytes, Class, Client, ClientConfig, Event, Events, Login, Room, SendError,
-    TransportChoice, Trust,
+use support::{
+    Process, Up, free_ports, get,
+    talk::{Heard, connect, listen, speak, within},
+    write,
 };
-use support::{Process, Up, free_ports, get, write};
 use tokio::task::JoinSet;
-
-/// Above what a busy machine takes.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 const CHANGES: usize = 50;
 /// After so many changes there is one into nonsense.
 const NONSENSE_EVERY: usize = 5;
-
-async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it did not happen in time")
-}
 
 /// The processes that are to be on the way, and the addresses of the two accesses.
 struct Cluster {
@@ -109,63 +101,6 @@ impl Cluster {
     }
 }
 
-async fn connect(dir: &Path, cluster: &Cluster, n: usize) -> (Client, Events) {
-    let quic = n.is_multiple_of(2);
-    let addr = if quic { &cluster.quic } else { &cluster.tcp };
-    let login = Login::Development { user: format!("user-{n}") };
-    let mut config = ClientConfig::new(addr, login);
-    config.trust = Trust::Ca(std::fs::read(dir.join("edgeway-data/certs/ca.pem")).unwrap());
-    config.transport = if quic { TransportChoice::Quic } else { TransportChoice::Tcp };
-    within(Client::connect(config)).await.unwrap()
-}
-
-/// Signals, each after the ack of the one before, and strokes, until told to stop; gives how many of
-/// each.
-async fn speak(room: Room, user: usize, stop: Arc<AtomicBool>) -> [u64; 2] {
-    let (mut signals, mut strokes) = (0, 0);
-    let mut ticks = tokio::time::interval(Duration::from_millis(50));
-    while !stop.load(Ordering::Relaxed) {
-        ticks.tick().await;
-        let stroke = Bytes::from(format!("{user} {strokes}"));
-        match room.send_stroke_nowait(stroke) {
-            Ok(_) => strokes += 1,
-            Err(SendError::Full) => {}
-            Err(error) => panic!("a stroke: {error}"),
-        }
-        let _ = room.send_chat_nowait(Bytes::from_static(b"chat"));
-        let ack = within(room.send_signal(Bytes::from(format!("{user} {signals}")))).await.unwrap();
-        assert_ne!(ack.status, AckStatus::Shed);
-        signals += 1;
-    }
-    [signals, strokes]
-}
-
-/// All signals and strokes that one member was given, in order.
-async fn listen(
-    mut events: Events,
-    sent: tokio::sync::watch::Receiver<Option<u64>>,
-) -> [Vec<String>; 2] {
-    let mut all = [Vec::new(), Vec::new()];
-    loop {
-        let total = sent.borrow().unwrap_or(u64::MAX);
-        if all.iter().map(Vec::len).sum::<usize>() as u64 >= total {
-            return all;
-        }
-        let event = match tokio::time::timeout(Duration::from_millis(100), events.next()).await {
-            Err(_) => continue,
-            Ok(event) => event.expect("the client goes on"),
-        };
-        match event {
-            Event::Message(message) if message.class != Class::Chat => {
-                let text = String::from_utf8(message.payload.to_vec()).unwrap();
-                all[usize::from(message.class == Class::Binary)].push(text);
-            }
-            Event::HistoryLost { .. } => panic!("{event:?}"),
-            _ => {}
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_that_change_under_load_lose_repeat_and_reorder_nothing() {
     const MEMBERS: usize = 6;
@@ -174,7 +109,9 @@ async fn routes_that_change_under_load_lose_repeat_and_reorder_nothing() {
     let (stop, (total, sent)) = (Arc::<AtomicBool>::default(), tokio::sync::watch::channel(None));
     let (mut clients, mut rooms, mut listeners) = (Vec::new(), Vec::new(), JoinSet::new());
     for n in 0..MEMBERS {
-        let (client, events) = connect(dir.path(), &cluster, n).await;
+        let quic = n.is_multiple_of(2);
+        let addr = if quic { &cluster.quic } else { &cluster.tcp };
+        let (client, events) = connect(dir.path(), addr, quic, n).await;
         rooms.push(within(client.join("lesson")).await.unwrap());
         let heard = listen(events, sent.clone());
         listeners.spawn(async move { (n, heard.await) });
@@ -206,26 +143,12 @@ async fn routes_that_change_under_load_lose_repeat_and_reorder_nothing() {
         said = [said[0] + sums[0], said[1] + sums[1]];
     }
     total.send(Some(said.iter().sum())).unwrap();
-    let mut heard = BTreeMap::new();
+    let mut heard = Heard::default();
     while let Some(one) = within(listeners.join_next()).await {
         let (n, all) = one.unwrap();
         heard.insert(n, all);
     }
-    let first = &heard[&0];
-    for (class, of) in first.iter().enumerate() {
-        assert_eq!(of.len() as u64, said[class], "class {class}");
-        // Of each sender in its order, and none twice.
-        let mut next = [0; MEMBERS];
-        for text in of {
-            let (user, number) = text.split_once(' ').unwrap();
-            let user: usize = user.parse().unwrap();
-            assert_eq!(number.parse::<u64>().unwrap(), next[user], "{text} in class {class}");
-            next[user] += 1;
-        }
-    }
-    for (n, all) in &heard {
-        assert!(all == first, "member {n} saw another order");
-    }
+    heard.check(said, MEMBERS);
     for client in &clients {
         assert_eq!(client.stats().reconnects, 0);
     }

@@ -123,10 +123,20 @@ fn item(item: Item, link: u64, classes: &[Class], hub: &Hub) -> Result<(), Strin
             }
         }
         Item::Subscribe(s) => {
+            let class = class(s.class, classes)?;
             let head = s.head.map(Seq::from).unwrap_or_default();
             let have = s.have.map(Seq::from);
-            hub.subscribe(link, s.session, s.group, class(s.class, classes)?, head, have);
+            if s.elsewhere {
+                hub.subscribe_elsewhere(s.session, s.group, class, have.unwrap_or(head));
+            } else {
+                hub.subscribe(link, s.session, s.group, class, head, have);
+            }
         }
+        Item::Announce(a) => {
+            let head = a.head.map(Seq::from).unwrap_or_default();
+            hub.announce(link, a.group, class(a.class, classes)?, head);
+        }
+        Item::Retract(r) => hub.retract(link, r.group, class(r.class, classes)?),
         Item::Unsubscribe(u) => hub.unsubscribe(link, u.session, u.group, classes),
     }
     Ok(())

@@ -6,6 +6,7 @@
 //! twice: either it was live before the publication or its head includes it.
 
 mod owners;
+mod sources;
 
 use std::{
     collections::HashMap,
@@ -112,6 +113,8 @@ enum Standing {
     Live,
     /// Does not, until it has caught up.
     Behind,
+    /// Does not, until whoever publishes has said so; then it is behind.
+    Waiting,
 }
 
 #[derive(Debug)]
@@ -124,10 +127,22 @@ struct Member {
 struct Group {
     /// The link of the owner of each class.
     links: [u64; 3],
+    /// Of a class that is subscribed elsewhere, the link that it is published on; 0 for none.
+    sources: [u64; 3],
     heads: [Seq; 3],
     members: HashMap<u64, Member>,
     /// It was empty and has left the hub; who finds it so makes a new one.
     dead: bool,
+}
+
+impl Group {
+    /// A Session among the members, made one where it is not.
+    fn member(&mut self, group: u64, session: &Arc<Session>) -> &mut Member {
+        self.members.entry(session.id).or_insert_with(|| {
+            session.groups.lock().push(group);
+            Member { session: Arc::clone(session), standing: [Standing::Out; 3] }
+        })
+    }
 }
 
 /// All Sessions and groups of a gateway.
@@ -234,33 +249,22 @@ impl Hub {
         have: Option<Seq>,
     ) {
         let Some(session) = self.session(id) else { return };
-        let mut entry = self.group_or_new(group);
-        let mut g = entry.lock();
-        while g.dead {
-            drop(g);
-            self.forget(group, &entry);
-            entry = self.group_or_new(group);
-            g = entry.lock();
-        }
-        let at = class.index();
-        if g.is_stale(class, head.epoch) {
-            self.metrics.stale(class);
-            return self.leave(group, &entry, g);
-        }
-        g.links[at] = link;
-        g.heads[at] = g.heads[at].max(head);
-        let live = have.is_none_or(|have| have == g.heads[at]);
-        let head = g.heads[at];
-        let member = g.members.entry(id).or_insert_with(|| {
-            session.groups.lock().push(group);
-            Member { session: Arc::clone(&session), standing: [Standing::Out; 3] }
+        self.with_group(group, |g| {
+            let at = class.index();
+            if g.is_stale(class, head.epoch) {
+                return self.metrics.stale(class);
+            }
+            g.links[at] = link;
+            g.heads[at] = g.heads[at].max(head);
+            let live = have.is_none_or(|have| have == g.heads[at]);
+            let head = g.heads[at];
+            let member = g.member(group, &session);
+            if live {
+                member.standing[at] = Standing::Live;
+            } else {
+                self.fall_behind(member, group, class, head);
+            }
         });
-        if live {
-            member.standing[at] = Standing::Live;
-        } else {
-            self.fall_behind(member, group, class, head);
-        }
-        drop(g);
         // It may have gone while it was being subscribed; then nobody else removes it.
         if session.is_closed() {
             self.remove(group, id);
@@ -272,10 +276,10 @@ impl Hub {
     pub fn unsubscribe(&self, link: u64, id: u64, group: u64, classes: &[Class]) {
         let Some(entry) = self.group(group) else { return };
         let mut g = entry.lock();
-        let links = g.links;
+        let owned = g.owned_by(link);
         let Some(member) = g.members.get_mut(&id) else { return };
         for class in classes {
-            if links[class.index()] == link {
+            if owned[class.index()] {
                 member.standing[class.index()] = Standing::Out;
             } else {
                 self.metrics.stale(*class);
@@ -327,12 +331,14 @@ impl Hub {
         let Some(entry) = self.group(group) else { return };
         let mut g = entry.lock();
         let head = g.heads[class.index()];
+        let silent = g.is_silent(class);
         let Some(member) = g.members.get_mut(&id) else { return };
         if member.standing[class.index()] != Standing::Behind {
             return;
         }
         if last >= head {
-            member.standing[class.index()] = Standing::Live;
+            member.standing[class.index()] =
+                if silent { Standing::Waiting } else { Standing::Live };
         } else {
             self.fall_behind(member, group, class, head);
         }
@@ -350,6 +356,19 @@ impl Hub {
         self.groups.read().get(&group).cloned()
     }
 
+    /// Works on a group, made where it is not there.
+    fn with_group<T>(&self, group: u64, work: impl FnOnce(&mut Group) -> T) -> T {
+        loop {
+            let entry = self.group_or_new(group);
+            let mut g = entry.lock();
+            if !g.dead {
+                return work(&mut g);
+            }
+            drop(g);
+            self.forget(group, &entry);
+        }
+    }
+
     fn group_or_new(&self, group: u64) -> Arc<Mutex<Group>> {
         if let Some(entry) = self.group(group) {
             return entry;
@@ -358,6 +377,7 @@ impl Hub {
         let entry = groups.entry(group).or_insert_with(|| {
             Arc::new(Mutex::new(Group {
                 links: [0; 3],
+                sources: [0; 3],
                 heads: [Seq::ZERO; 3],
                 members: HashMap::new(),
                 dead: false,
@@ -375,7 +395,7 @@ impl Hub {
 
     /// After a member has left.
     fn leave(&self, group: u64, entry: &Arc<Mutex<Group>>, mut g: MutexGuard<'_, Group>) {
-        g.dead = g.members.is_empty();
+        g.dead = g.members.is_empty() && g.sources == [0; 3];
         let dead = g.dead;
         drop(g);
         if dead {

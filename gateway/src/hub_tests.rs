@@ -12,9 +12,9 @@ use crate::{
     routing::{Key, Policy},
 };
 
-const GROUP: u64 = 7;
+pub(super) const GROUP: u64 = 7;
 
-fn hub() -> Arc<Hub> {
+pub(super) fn hub() -> Arc<Hub> {
     Hub::new(Metrics::default())
 }
 
@@ -28,7 +28,7 @@ fn outbox(bytes: usize) -> Arc<Outbox> {
 }
 
 /// A Session of a connection of its own.
-fn session(hub: &Arc<Hub>, link: u64) -> Registration {
+pub(super) fn session(hub: &Arc<Hub>, link: u64) -> Registration {
     member(hub, 256 * 1024, link)
 }
 
@@ -44,11 +44,11 @@ fn member(hub: &Arc<Hub>, bytes: usize, link: u64) -> Registration {
     hub.register(outbox(bytes), 1, link, Arc::new(route), keys, Instant::now())
 }
 
-fn seq(counter: u64) -> Seq {
+pub(super) fn seq(counter: u64) -> Seq {
     Seq::new(1, counter)
 }
 
-fn publish_at(hub: &Hub, class: Class, first: Seq, count: u32, size: usize) {
+pub(super) fn publish_at(hub: &Hub, class: Class, first: Seq, count: u32, size: usize) {
     let mut frames = bytes::BytesMut::new();
     for n in 0..u64::from(count.max(1)) {
         let payload = Bytes::from(vec![0; size]).into();
@@ -58,12 +58,12 @@ fn publish_at(hub: &Hub, class: Class, first: Seq, count: u32, size: usize) {
     hub.publish(GROUP, class, first, count, &frames.freeze());
 }
 
-fn publish(hub: &Hub, class: Class, first: u64, count: u32) {
+pub(super) fn publish(hub: &Hub, class: Class, first: u64, count: u32) {
     publish_at(hub, class, seq(first), count, 10);
 }
 
 /// All that waits for a Session's client.
-fn read(session: &Session) -> Vec<Frame> {
+pub(super) fn read(session: &Session) -> Vec<Frame> {
     let (mut frames, mut out) = (Vec::new(), Vec::new());
     loop {
         let mut buffer = FrameBuffer::default();

@@ -25,17 +25,20 @@ use edgeway_proto::{
     link::{self, Data, Stream, down_item},
     rooms::{self, SessionRef, from_owner_item, to_owner_item::Item},
 };
-use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::owners::{Node, Owners};
+pub(crate) use self::owners::{Node, OwnerId, Owners, User};
 use self::{
     out::{Fatal, Out, RETRY_MS, unavailable},
-    owners::OwnerId,
     session::Place,
     table::{Entry, Table},
 };
-use crate::{auth::Resumable, links::Link, roles::Role, shard::Reply};
+use crate::{
+    auth::Resumable,
+    links::Link,
+    roles::Role,
+    shard::{Replies, Reply},
+};
 
 /// After which a client may join again where no link of its gateway reached the owner: links are
 /// dialled anew within this time.
@@ -54,33 +57,23 @@ pub(crate) struct Inner {
     owners: Owners,
     rooms_max: Arc<AtomicUsize>,
     tasks: TaskTracker,
-    /// Ends the tasks that keep owners reached; there once it runs.
-    running: Mutex<Option<CancellationToken>>,
 }
 
 impl Access {
     /// `rooms_max` are the rooms that a Session may be in; it may be changed.
     pub(crate) fn new(owners: Owners, rooms_max: Arc<AtomicUsize>, tasks: TaskTracker) -> Self {
-        let (table, running) = (Table::new(), Mutex::new(None));
-        Self(Arc::new(Inner { table, owners, rooms_max, tasks, running }))
-    }
-
-    pub(crate) fn owners(&self) -> &Owners {
-        &self.0.owners
+        Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
     }
 
     /// Reaches the owners, and lets go who does not come back, until `stop`.
     pub(crate) fn run(&self, stop: &CancellationToken) {
-        let mut running = self.0.running.lock();
-        for owner in self.0.owners.ids() {
-            self.0.tasks.spawn(Owners::keep(self.clone(), owner, stop.clone()));
-        }
+        Owners::keep_all(self, stop);
         self.0.tasks.spawn(self.clone().keep_time(stop.clone()));
-        *running = Some(stop.clone());
     }
 
     /// From now on the owners of a role are those of these names. Those who are in rooms of one that is
-    /// gone are told to join again, as are those in rooms that have another owner now.
+    /// gone are told to join again, as are those in rooms that have another owner now, and those who have
+    /// drawn where strokes have another one.
     ///
     /// # Errors
     /// One that `make` cannot make; nothing has changed then.
@@ -90,22 +83,29 @@ impl Access {
         names: &[String],
         make: impl Fn(&str) -> Result<Node, E>,
     ) -> Result<(), E> {
-        let running = self.0.running.lock();
-        let change = self.0.owners.replace(role, names, make)?;
-        if change.is_none() {
-            return Ok(());
-        }
-        if let Some(stop) = &*running {
-            for owner in &change.new {
-                self.0.tasks.spawn(Owners::keep(self.clone(), *owner, stop.clone()));
-            }
-            self.0.tasks.spawn(self.clone().move_later(stop.clone()));
-        }
-        drop(running);
+        let Some(change) = Owners::change(self, role, names, make)? else { return Ok(()) };
         for owner in change.gone {
-            self.owner_lost(owner);
+            self.lost(owner);
+        }
+        if role == Role::Binary {
+            self.draw_moved();
+        } else if let Some(stop) = change.stop {
+            self.0.tasks.spawn(self.clone().move_later(stop));
         }
         Ok(())
+    }
+
+    /// Strokes of some groups have another owner now. It knows what the one before has stored, and those who
+    /// have drawn are told to join again at once, to send it what was not acked.
+    fn draw_moved(&self) {
+        let mut told = 0;
+        self.0.table.find(|entry| {
+            let mut out = Vec::new();
+            told += entry.session.draw_moved(&self.0.owners, &mut out) as u64;
+            tell(entry, &mut out);
+            false
+        });
+        metrics::counter!("edgeway_access_told_to_join_again_total").increment(told);
     }
 
     async fn move_later(self, stop: CancellationToken) {
@@ -197,6 +197,13 @@ impl Access {
     async fn pass_on(&self, owner: OwnerId, stream: Stream, item: Item) {
         let join = match &item {
             Item::Join(join) => join.session.map(|session| (session, join.request)),
+            // Where they cannot be passed on, the client sends them again once they can.
+            Item::Strokes(_) => {
+                if !self.0.owners.send_strokes(owner, item).await {
+                    metrics::counter!("edgeway_access_strokes_dropped_total").increment(1);
+                }
+                return;
+            }
             _ => None,
         };
         if self.0.owners.send(owner, stream, item).await {
@@ -230,45 +237,19 @@ impl Access {
         });
     }
 
-    /// An owner is lost: those who are in its groups are told that they are out, and join again; joins
-    /// that it has not answered fail.
-    pub(crate) fn owner_lost(&self, owner: OwnerId) {
-        let mut lost = 0;
+    /// Strokes of those who have sent some to an owner, or acks from it, may be lost: they join again. `at`: the
+    /// gateway that it concerns, or all.
+    fn draw_again(&self, owner: OwnerId, at: Option<u64>) {
+        let mut told = 0;
         self.0.table.find(|entry| {
-            let mut out = Vec::new();
-            lost += entry.session.lose_owner(owner, &mut out);
-            tell(entry, &mut out);
-            wake(entry);
+            if at.is_none_or(|gateway| entry.session.identity.session.gateway == gateway) {
+                let mut out = Vec::new();
+                told += entry.session.draw_again(owner, &mut out) as u64;
+                tell(entry, &mut out);
+            }
             false
         });
-        count_lost("lost", lost);
-    }
-
-    /// What an owner says. Never waits.
-    pub(crate) fn reply(&self, owner: OwnerId, reply: Reply) {
-        match reply {
-            Reply::Item(from_owner_item::Item::Joined(joined)) => {
-                if let Some(session) = joined.session {
-                    self.joined(owner, session, joined.request, joined.group);
-                }
-            }
-            Reply::Item(from_owner_item::Item::Left(left)) => {
-                if let Some(session) = left.session {
-                    self.0.table.with(session, |entry| entry.session.left(owner, left.group));
-                }
-            }
-            Reply::Item(from_owner_item::Item::Refused(refused)) => {
-                if let Some(session) = refused.session {
-                    let untold = (refused.code != 0).then_some(UNREACHABLE_RETRY_MS);
-                    self.refused(owner, session, refused.request, untold);
-                }
-            }
-            Reply::Unreachable(refused) => {
-                if let Some(session) = refused.session {
-                    self.refused(owner, session, refused.request, Some(UNREACHABLE_RETRY_MS));
-                }
-            }
-        }
+        metrics::counter!("edgeway_access_told_to_join_again_total").increment(told);
     }
 
     fn joined(&self, owner: OwnerId, session: SessionRef, request: u64, group: u64) {
@@ -321,6 +302,81 @@ impl Access {
             }
             wake(entry);
         });
+    }
+}
+
+impl User for Access {
+    fn owners(&self) -> &Owners {
+        &self.0.owners
+    }
+
+    fn replies(&self, owner: OwnerId) -> Arc<dyn Replies> {
+        Arc::new(ToAccess { access: self.downgrade(), owner })
+    }
+
+    fn reply(&self, owner: OwnerId, reply: Reply) {
+        match reply {
+            Reply::Item(from_owner_item::Item::Joined(joined)) => {
+                if let Some(session) = joined.session {
+                    self.joined(owner, session, joined.request, joined.group);
+                }
+            }
+            Reply::Item(from_owner_item::Item::Left(left)) => {
+                if let Some(session) = left.session {
+                    self.0.table.with(session, |entry| entry.session.left(owner, left.group));
+                }
+            }
+            Reply::Item(from_owner_item::Item::Refused(refused)) => {
+                if let Some(session) = refused.session {
+                    let untold = (refused.code != 0).then_some(UNREACHABLE_RETRY_MS);
+                    self.refused(owner, session, refused.request, untold);
+                }
+            }
+            Reply::Item(from_owner_item::Item::Reached(reached)) => {
+                self.draw_again(owner, Some(reached.gateway));
+            }
+            // It has not asked.
+            Reply::Item(from_owner_item::Item::Answer(_)) => {}
+            Reply::Unreachable(refused) => {
+                if let Some(session) = refused.session {
+                    self.refused(owner, session, refused.request, Some(UNREACHABLE_RETRY_MS));
+                }
+            }
+        }
+    }
+
+    fn reached(&self, owner: OwnerId) {
+        self.draw_again(owner, None);
+    }
+
+    /// Those who are in its groups are told that they are out, and join again; joins that it has not answered
+    /// fail. Where it has strokes only, they wait for it.
+    fn lost(&self, owner: OwnerId) {
+        let mut lost = 0;
+        self.0.table.find(|entry| {
+            let mut out = Vec::new();
+            lost += entry.session.lose_owner(owner, &mut out);
+            tell(entry, &mut out);
+            wake(entry);
+            false
+        });
+        count_lost("lost", lost);
+    }
+}
+
+/// What an owner in this process answers into.
+struct ToAccess {
+    access: std::sync::Weak<Inner>,
+    owner: OwnerId,
+}
+
+impl Replies for ToAccess {
+    fn send(&self, reply: Reply) -> bool {
+        let access = Access::upgrade(&self.access);
+        if let Some(access) = &access {
+            access.reply(self.owner, reply);
+        }
+        access.is_some()
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use edgeway_proto::{
     Class, CloseCode, DecodeError, ErrorCode, Seq, Text,
-    frame::Error,
+    frame::{Error, Left},
     link::{self, Stream},
     rooms::{self, to_owner_item::Item},
 };
@@ -62,6 +62,12 @@ pub(super) fn have(class: Class, seq: Seq) -> rooms::Have {
 pub(super) fn error(request: u64, code: ErrorCode, detail: impl Into<String>) -> Out {
     let detail = Text::from(detail.into());
     Out::Client(Error { request, code: code.code(), retry_after_ms: 0, detail }.to_bytes())
+}
+
+/// The client is out of a group, and is to join it again.
+pub(super) fn left(group: u64, reason: &'static str) -> Out {
+    let (code, reason) = (CloseCode::BackendLost.code(), Text::from_static(reason));
+    Out::Client(Left { request: 0, group, code, reason }.to_bytes())
 }
 
 /// The error of a join whose owner cannot be reached.

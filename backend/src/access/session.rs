@@ -3,6 +3,7 @@
 
 mod moved;
 mod places;
+mod strokes;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -36,9 +37,13 @@ const PARKED_BYTES: usize = 128 * 1024;
 /// advance.
 const FEW: usize = 4;
 
-/// Who owns a name.
+/// Who owns what.
 pub(super) trait Route {
+    /// A name.
     fn owner(&self, role: Role, room: &str) -> OwnerId;
+
+    /// The strokes of a room; `None` where the room's owner has them.
+    fn strokes(&self, group: u64) -> Option<OwnerId>;
 }
 
 /// Which Session, and whose.
@@ -79,6 +84,8 @@ struct Group {
     foreign: bool,
     /// Its name.
     room: Box<str>,
+    /// Who was sent strokes that may not be acked: the owner of those, where that is another one.
+    drew: Option<OwnerId>,
 }
 
 #[derive(Debug)]
@@ -92,16 +99,24 @@ struct Join {
 /// Frames of one message that go to the same group, one after the other.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    group: u64,
-    owner: OwnerId,
+    to: To,
     start: usize,
     end: usize,
+}
+
+/// Where frames go.
+#[derive(Debug, Clone, Copy)]
+struct To {
+    group: u64,
+    owner: OwnerId,
+    /// It has the group's strokes, and nothing else.
+    strokes: bool,
 }
 
 /// What is to be done with a frame.
 enum Step {
     /// It goes to the group's owner as it is.
-    Forward { group: u64, owner: OwnerId },
+    Forward(To),
     /// It was dealt with.
     Done,
     /// Its group may be one that is being joined.
@@ -145,16 +160,14 @@ impl Session {
             let step =
                 if behind_parked { Step::Park } else { self.frame(route, class, &raw, out)? };
             match (step, &mut run) {
-                (Step::Forward { group, .. }, Some(run)) if run.group == group => run.end = end,
+                (Step::Forward(to), Some(run)) if run.to.group == to.group => run.end = end,
                 (step, _) => {
                     // In front of what this frame put out: a leave follows what was sent before it.
                     if let Some(run) = run.take() {
                         out.insert(before, self.forward_run(run, stream, frames));
                     }
                     match step {
-                        Step::Forward { group, owner } => {
-                            run = Some(Run { group, owner, start, end })
-                        }
+                        Step::Forward(to) => run = Some(Run { to, start, end }),
                         Step::Park => self.park(class, raw)?,
                         Step::Done => {}
                     }
@@ -166,12 +179,19 @@ impl Session {
     }
 
     fn forward_run(&self, run: Run, stream: Stream, frames: &Bytes) -> Out {
-        self.forward(run.group, run.owner, stream, frames.slice(run.start..run.end))
+        self.forward(run.to, stream, frames.slice(run.start..run.end))
     }
 
-    fn forward(&self, group: u64, owner: OwnerId, stream: Stream, frames: Bytes) -> Out {
-        let session = Some(self.identity.session);
-        Out::Owner(owner, stream, Item::Frames(rooms::Frames { session, group, frames }))
+    fn forward(&self, to: To, stream: Stream, frames: Bytes) -> Out {
+        let Identity { session, user, device, .. } = &self.identity;
+        let (session, group) = (Some(*session), to.group);
+        let item = if to.strokes {
+            let (user, device) = (user.clone(), device.clone());
+            Item::Strokes(rooms::Strokes { session, group, user, device, frames })
+        } else {
+            Item::Frames(rooms::Frames { session, group, frames })
+        };
+        Out::Owner(to.owner, stream, item)
     }
 
     fn park(&mut self, class: Class, raw: RawFrame) -> Result<(), Fatal> {
@@ -196,9 +216,7 @@ impl Session {
     ) -> Result<(), Fatal> {
         while let Some((class, raw)) = self.parked[stream as usize].pop_front() {
             match self.frame(route, class, &raw, out)? {
-                Step::Forward { group, owner } => {
-                    out.push(self.forward(group, owner, stream, raw.whole.clone()));
-                }
+                Step::Forward(to) => out.push(self.forward(to, stream, raw.whole.clone())),
                 Step::Done => {}
                 Step::Park => {
                     self.parked[stream as usize].push_front((class, raw));
@@ -222,7 +240,7 @@ impl Session {
             return Ok(Step::Park);
         }
         if raw.kind == Send::KIND {
-            return self.send(class, &Send::parse(body)?, out);
+            return self.send(route, class, &Send::parse(body)?, out);
         }
         if raw.kind >= FIRST_SKIPPED_KIND {
             return Ok(Step::Done);
@@ -245,12 +263,23 @@ impl Session {
         }
     }
 
-    fn send(&self, class: Class, send: &Send, out: &mut Vec<Out>) -> Result<Step, Fatal> {
+    fn send(
+        &mut self,
+        route: &impl Route,
+        class: Class,
+        send: &Send,
+        out: &mut Vec<Out>,
+    ) -> Result<Step, Fatal> {
         if send.class != class {
             return Err(protocol("a message's class must be its lane's"));
         }
-        if let Some(Group { owner, .. }) = self.groups.get(&send.group) {
-            return Ok(Step::Forward { group: send.group, owner: *owner });
+        let group = send.group;
+        if let Some(found) = self.groups.get_mut(&group) {
+            let apart = class == Class::Binary && self.identity.kind.owner() == Role::Room;
+            let strokes = if apart { route.strokes(group) } else { None };
+            found.drew = strokes.or(found.drew);
+            let owner = strokes.unwrap_or(found.owner);
+            return Ok(Step::Forward(To { group, owner, strokes: strokes.is_some() }));
         }
         if !self.joins.is_empty() {
             return Ok(Step::Park);
@@ -299,7 +328,8 @@ impl Session {
             return Ok(Step::Done);
         }
         let owner = route.owner(identity.kind.owner(), &place.room);
-        let group = Group { owner, foreign: place.foreign, room: place.room.as_str().into() };
+        let room = place.room.as_str().into();
+        let group = Group { owner, foreign: place.foreign, room, drew: None };
         let replaces = self.past.as_ref().and_then(|past| past.replaces);
         if self.joins.len() < FEW {
             self.joins.reserve_exact(1);
@@ -316,6 +346,7 @@ impl Session {
             flags: join.flags,
             have: join.positions.iter().map(|(class, seq)| have(*class, *seq)).collect(),
             replaces,
+            early: self.is_early(),
         };
         out.push(Out::Owner(owner, Stream::Control, Item::Join(item)));
         Ok(Step::Done)
@@ -339,7 +370,9 @@ impl Session {
                 out.push(error(request, ErrorCode::Forbidden, detail));
                 Ok(Step::Done)
             }
-            Some(Group { owner, .. }) => Ok(Step::Forward { group, owner: *owner }),
+            Some(Group { owner, .. }) => {
+                Ok(Step::Forward(To { group, owner: *owner, strokes: false }))
+            }
             None if self.joins.is_empty() && self.is_moved(group) => {
                 out.push(unavailable(request, RETRY_MS));
                 Ok(Step::Done)

@@ -18,12 +18,19 @@ use crate::roles::Role;
 
 struct TwoOwners;
 
-const ROOMS: OwnerId = OwnerId::test(0);
-const INBOXES: OwnerId = OwnerId::test(1);
+const ROOMS: OwnerId = OwnerId::test(1);
+const INBOXES: OwnerId = OwnerId::test(2);
+/// Of the groups from here on.
+const STROKES: OwnerId = OwnerId::test(3);
+const APART: u64 = 1000;
 
 impl Route for TwoOwners {
     fn owner(&self, role: Role, _: &str) -> OwnerId {
         if role == Role::Room { ROOMS } else { INBOXES }
+    }
+
+    fn strokes(&self, group: u64) -> Option<OwnerId> {
+        (group >= APART).then_some(STROKES)
     }
 }
 
@@ -61,7 +68,11 @@ fn describe(out: &Out) -> String {
             let stream = if *stream == Stream::Control { "control" } else { "bulk" };
             format!("{} frames for {} on {stream}", parse(&frames.frames).len(), frames.group)
         }
-        Out::Owner(_, _, Item::Hello(_)) => panic!("a Session never says hello"),
+        Out::Owner(STROKES, Stream::Bulk, Item::Strokes(strokes)) => {
+            let (count, group) = (parse(&strokes.frames).len(), strokes.group);
+            format!("{count} strokes of {}'s {} for {group}", strokes.user, strokes.device)
+        }
+        Out::Owner(_, _, item) => panic!("a Session never says {item:?}"),
         Out::Client(frames) => match &parse(frames)[..] {
             [Frame::Error(e)] => {
                 format!("error {} {}", e.request, ErrorCode::from_code(e.code).name())
@@ -118,6 +129,64 @@ fn frames_of_a_joined_group_go_to_its_owner_in_one_piece_and_others_are_refused(
         ]
     );
     assert_eq!(drive(&mut session, Class::Chat, &[chat(7, 1)]), ["1 frames for 7 on bulk"]);
+}
+
+#[test]
+fn strokes_go_to_their_own_owner_with_who_sends_them() {
+    let mut session = session(SessionType::Chat);
+    for (request, group) in [(1, 7), (2, APART)] {
+        drive(&mut session, Class::Signal, &[join(request, "maths")]);
+        session.joined(ROOMS, request, group);
+    }
+    let strokes = |group| [stroke(group, 1), stroke(group, 2)];
+    assert_eq!(drive(&mut session, Class::Binary, &strokes(7)), ["2 frames for 7 on bulk"]);
+    let apart = drive(&mut session, Class::Binary, &strokes(APART));
+    assert_eq!(apart, ["2 strokes of ada's phone for 1000"]);
+    assert_eq!(drive(&mut session, Class::Chat, &[chat(APART, 1)]), ["1 frames for 1000 on bulk"]);
+    let refused = drive(&mut session, Class::Binary, &[stroke(APART + 1, 1)]);
+    assert_eq!(refused, ["error 0 not_joined", "refused 1"], "not a member");
+}
+
+#[test]
+fn who_has_drawn_is_told_once_to_join_again_when_strokes_may_be_lost() {
+    let mut session = session(SessionType::Chat);
+    drive(&mut session, Class::Signal, &[join(1, "maths")]);
+    session.joined(ROOMS, 1, APART);
+    let mut out = Vec::new();
+    assert_eq!(session.draw_again(STROKES, &mut out), 0, "has not drawn");
+    drive(&mut session, Class::Binary, &[stroke(APART, 1)]);
+    assert_eq!(session.draw_again(OwnerId::test(9), &mut out), 0, "not there");
+    assert_eq!(session.draw_again(STROKES, &mut out), 1);
+    assert_eq!(session.draw_again(STROKES, &mut out), 0);
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["left 1000"]);
+    out.clear();
+    assert_eq!(session.lose_owner(STROKES, &mut out), 0, "only the owner of the room has it");
+    assert!(out.is_empty());
+}
+
+#[test]
+fn who_has_drawn_where_strokes_have_another_owner_now_is_told_once_to_join_again() {
+    struct Other;
+    impl Route for Other {
+        fn owner(&self, _: Role, _: &str) -> OwnerId {
+            ROOMS
+        }
+
+        fn strokes(&self, group: u64) -> Option<OwnerId> {
+            Some(if group == APART { INBOXES } else { STROKES })
+        }
+    }
+    let mut session = session(SessionType::Chat);
+    for (request, group) in [(1, APART), (2, APART + 1), (3, APART + 2)] {
+        drive(&mut session, Class::Signal, &[join(request, "maths")]);
+        session.joined(ROOMS, request, group);
+    }
+    drive(&mut session, Class::Binary, &[stroke(APART, 1), stroke(APART + 1, 1)]);
+    let mut out = Vec::new();
+    assert_eq!(session.draw_moved(&TwoOwners, &mut out), 0, "it is the same");
+    assert_eq!(session.draw_moved(&Other, &mut out), 1);
+    assert_eq!(session.draw_moved(&Other, &mut out), 0);
+    assert_eq!(out.iter().map(describe).collect::<Vec<_>>(), ["left 1000"]);
 }
 
 #[test]
@@ -183,6 +252,9 @@ fn rooms_above_the_limit_are_refused_until_one_is_left() {
         session.joined(ROOMS, n, n);
     }
     assert_eq!(drive(&mut session, Class::Signal, &[join(4, "more")]), ["error 4 too_many_rooms"]);
+    let again = drive(&mut session, Class::Signal, &[join(9, "room-1")]);
+    assert_eq!(again, ["join 9 as chat:room-1"], "which is no more");
+    session.joined(ROOMS, 9, 1);
     drive(&mut session, Class::Signal, &[Leave { request: 5, group: 1 }.into()]);
     assert_eq!(drive(&mut session, Class::Signal, &[join(6, "more")]), ["join 6 as chat:more"]);
 }
@@ -279,6 +351,10 @@ fn groups_that_another_owner_has_now_are_moved_and_their_old_owner_is_told() {
     impl Route for Other {
         fn owner(&self, _: Role, room: &str) -> OwnerId {
             if room == "chat:maths" { INBOXES } else { ROOMS }
+        }
+
+        fn strokes(&self, _: u64) -> Option<OwnerId> {
+            None
         }
     }
     let mut session = session(SessionType::Chat);
@@ -383,7 +459,7 @@ fn rooms_are_spread_over_owners_and_move_only_to_a_new_one() {
         let seeds: Vec<_> = names.iter().map(|name| seed(name)).collect();
         rooms
             .iter()
-            .map(|room| rendezvous(seeds.iter().copied().enumerate(), room).unwrap())
+            .map(|room| rendezvous(seeds.iter().copied().enumerate(), room.as_bytes()).unwrap())
             .collect()
     };
     let two = ["127.0.0.1:1", "127.0.0.1:2"];

@@ -188,6 +188,7 @@ impl<'a> Check<'a> {
     pub(super) fn nodes(&mut self, raw: &RawNodes, on_redis: bool) -> Nodes {
         Nodes {
             room: self.places("nodes.room", &raw.room, on_redis),
+            binary: self.places("nodes.binary", &raw.binary, on_redis),
             peer: self.places("nodes.peer", &raw.peer, on_redis),
             access: self.places("nodes.access", &raw.access, on_redis),
         }

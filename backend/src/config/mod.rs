@@ -20,7 +20,7 @@ pub use raw::{
     RawStore,
 };
 
-use crate::{auth::PasswordHash, store::RedisServer};
+use crate::{auth::PasswordHash, roles::Role, store::RedisServer};
 
 /// Where `edgeway up` listens for its own gateway: any free port of loopback.
 pub const LISTEN_UP: SocketAddr = loopback(0);
@@ -142,10 +142,25 @@ pub enum Auth {
 pub struct Nodes {
     /// Owners of rooms.
     pub room: Vec<Place>,
+    /// Owners of strokes. Without any, those of rooms have them.
+    pub binary: Vec<Place>,
     /// Owners of inboxes.
     pub peer: Vec<Place>,
     /// Holders of Sessions.
     pub access: Vec<Place>,
+}
+
+impl Nodes {
+    /// Those of a role.
+    #[must_use]
+    pub fn of(&self, role: Role) -> &[Place] {
+        match role {
+            Role::Access => &self.access,
+            Role::Room => &self.room,
+            Role::Binary => &self.binary,
+            Role::Peer => &self.peer,
+        }
+    }
 }
 
 /// Turns what the file says into what the program uses. `default_listen` is [`LISTEN_UP`] or

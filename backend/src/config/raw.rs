@@ -157,6 +157,8 @@ pub struct RawDiscovery {
 pub struct RawNodes {
     /// Owners of rooms.
     pub room: Vec<String>,
+    /// Owners of strokes; without any, those of rooms have them.
+    pub binary: Vec<String>,
     /// Owners of inboxes.
     pub peer: Vec<String>,
     /// Holders of Sessions; gateways dial them.

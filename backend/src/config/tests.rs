@@ -47,6 +47,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             room: vec!["127.0.0.1:1".into(), "nowhere".into(), "127.0.0.1:1".into()],
             peer: vec!["127.0.0.1:0".into()],
             access: vec!["10.0.0.1:7400".into(), "registry".into()],
+            binary: Vec::new(),
         },
         discovery: RawDiscovery { lease_ms: Some(1), dns_ms: Some(0) },
     };

@@ -97,6 +97,10 @@ impl Links {
         let mut links = self.0.links.write();
         links.insert(hello.gateway, Arc::clone(&link));
         metrics::gauge!("edgeway_backend_links").set(links.len() as f64);
+        drop(links);
+        if let Some(users) = self.0.users.read().clone() {
+            users.owners.iter().for_each(|owner| owner.gateway_came(hello.gateway));
+        }
         link
     }
 

@@ -49,6 +49,28 @@ pub struct Join {
     pub have: [Option<Seq>; 3],
     /// A Session of the same user whose place it takes, where that one is here.
     pub replaces: Option<SessionId>,
+    /// It may be a replay, and has not taken over from older Sessions of its device.
+    pub early: bool,
+    /// What the owner of the strokes says, where it is another one: their head, and the last id of the
+    /// device.
+    pub strokes: (Seq, u64),
+}
+
+/// The owner of a room asks that of its strokes, for a Session that joins.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The link that is answered.
+    pub access: u64,
+    /// Number of the question.
+    pub ask: u64,
+    /// The Session.
+    pub session: SessionId,
+    /// The user.
+    pub user: String,
+    /// The user's device.
+    pub device: String,
+    /// It has not taken over from older Sessions of its device.
+    pub early: bool,
 }
 
 /// What happens to a room.
@@ -67,8 +89,36 @@ pub enum Event {
     },
     /// All Sessions of a gateway are gone.
     GatewayGone(u64),
-    /// All Sessions of an access instance are gone.
+    /// A link of a gateway begins.
+    GatewayCame(u64),
+    /// All Sessions of an access instance are gone, and the routes that came by its link.
     AccessGone(u64),
+    /// A member draws, as access says.
+    Stroke {
+        /// Its Session.
+        session: SessionId,
+        /// The user.
+        user: Text,
+        /// The user's device.
+        device: Text,
+        /// The stroke.
+        send: frame::Send,
+        /// As in [`Event::Send`].
+        store_full: bool,
+    },
+    /// A Session joins the room, whose owner asks for what it must be told.
+    Ask(Ask),
+    /// The gateways that have members are these.
+    Route {
+        /// The link that says so.
+        access: u64,
+        /// Of the room's owner.
+        epoch: u64,
+        /// All of them.
+        gateways: Vec<u64>,
+    },
+    /// The owner of the strokes must be told the route again.
+    TellRoute,
     /// A client sends.
     Send {
         /// Its Session.
@@ -117,6 +167,27 @@ pub enum Effect {
         head: Seq,
         /// What the client has.
         have: Option<Seq>,
+        /// Another owner publishes the class.
+        elsewhere: bool,
+    },
+    /// The owner of the strokes is told the gateways that have members.
+    Route {
+        /// Of this owner.
+        epoch: u64,
+        /// All of them.
+        gateways: Vec<u64>,
+    },
+    /// A gateway is told that strokes come from here, beginning after a position.
+    Announce {
+        /// Which.
+        gateway: u64,
+        /// The last position that is published.
+        head: Seq,
+    },
+    /// A gateway is told that they come no more.
+    Retract {
+        /// Which.
+        gateway: u64,
     },
     /// The gateway delivers nothing of the group to the Session any more.
     Unsubscribe {

@@ -5,7 +5,7 @@ use edgeway_proto::{
     rooms::{self, from_owner_item::Item},
 };
 
-use super::{Effect, Effects, Join, Now, Room, SessionId, members::Member};
+use super::{Effect, Effects, Join, Kind, Now, Room, SessionId, members::Member};
 
 /// Joins of one room that wait for the store. More come only while it is away.
 const JOINS_WAITING: usize = 1024;
@@ -49,8 +49,10 @@ impl Room {
         fx.tell(session, |out| joined.encode(out));
         if !join.send_only {
             for class in Class::ALL {
-                let (head, have) = (self.head(class), join.have[class.index()]);
-                fx.list.push(Effect::Subscribe { session, class, head, have });
+                let elsewhere = !self.kind.classes().contains(&class);
+                let head = if elsewhere { join.strokes.0 } else { self.head(class) };
+                let have = join.have[class.index()];
+                fx.list.push(Effect::Subscribe { session, class, head, have, elsewhere });
             }
         }
         let (session, group) = (Some(session.into()), self.group);
@@ -79,13 +81,17 @@ impl Room {
         } else {
             (self.members.users().len() as u64, self.state.frames(now.wall_ms))
         };
+        let mut classes = Class::ALL.map(|c| (self.head(c), last[c.index()]));
+        if self.kind == Kind::Apart {
+            classes[Class::Binary.index()] = join.strokes;
+        }
         frame::Joined {
             request: join.request,
             room: join.asked.clone(),
             group: self.group,
             members,
             presence_version: self.members.presence.version(),
-            classes: Class::ALL.map(|c| (self.head(c), last[c.index()])).to_vec(),
+            classes: classes.to_vec(),
             state: state.into(),
         }
     }
@@ -147,6 +153,7 @@ impl Room {
         for join in std::mem::take(&mut self.waiting) {
             self.refuse_join(&join, ErrorCode::Unavailable, "the room has moved", fx);
         }
+        self.strokes_fenced(fx);
     }
 
     pub(super) fn member_page(
@@ -164,7 +171,7 @@ impl Room {
         }
     }
 
-    fn left(&self, request: u64, code: CloseCode, reason: &'static str) -> frame::Left {
+    pub(super) fn left(&self, request: u64, code: CloseCode, reason: &'static str) -> frame::Left {
         let (group, reason) = (self.group, Text::from_static(reason));
         frame::Left { request, group, code: code.code(), reason }
     }

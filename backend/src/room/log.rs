@@ -91,6 +91,12 @@ impl Log {
         Some(Seq::new(self.epoch, self.published + batch.entries.len() as u64))
     }
 
+    /// The Sessions whose messages are not stored yet.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = SessionId> + '_ {
+        let storing = self.storing.iter().flat_map(|batch| &batch.entries);
+        storing.chain(&self.open.entries).map(|entry| entry.session)
+    }
+
     pub(crate) fn is_settled(&self) -> bool {
         self.published == self.assigned
     }

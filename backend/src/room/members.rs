@@ -28,13 +28,15 @@ pub(crate) struct Members {
     users: BTreeMap<Text, u32>,
     /// Subscribed Sessions of each gateway: where deliveries go.
     route: BTreeMap<u64, u32>,
+    /// A gateway has come or gone.
+    route_changed: bool,
     pub(crate) presence: Presence,
 }
 
 impl Members {
     pub(crate) fn new(presence: Presence) -> Self {
         let (sessions, users, route) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { sessions, users, route, presence }
+        Self { sessions, users, route, route_changed: false, presence }
     }
 
     pub(crate) fn get(&self, session: SessionId) -> Option<&Member> {
@@ -49,8 +51,17 @@ impl Members {
         &self.users
     }
 
-    pub(crate) fn route(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.route.iter().map(|(gateway, count)| (*gateway, *count))
+    pub(crate) fn route(&self) -> impl Iterator<Item = u64> + '_ {
+        self.route.keys().copied()
+    }
+
+    /// Whether the route may be another one than when this was asked last.
+    pub(crate) fn take_route_changed(&mut self) -> bool {
+        std::mem::take(&mut self.route_changed)
+    }
+
+    pub(crate) fn set_route_changed(&mut self) {
+        self.route_changed = true;
     }
 
     /// The Sessions that `which` says yes to. Looks at all of them.
@@ -64,7 +75,9 @@ impl Members {
     /// Adds a Session that is not there yet.
     pub(crate) fn insert(&mut self, session: SessionId, member: Member, now: Duration) {
         if !member.send_only {
-            *self.route.entry(session.gateway).or_default() += 1;
+            let here = self.route.entry(session.gateway).or_default();
+            *here += 1;
+            self.route_changed |= *here == 1;
             if let Some(devices) = self.users.get_mut(&member.user) {
                 *devices += 1;
             } else {
@@ -81,7 +94,7 @@ impl Members {
             if count_down(&mut self.users, &member.user) {
                 self.presence.touch(&member.user, true, now);
             }
-            count_down(&mut self.route, &session.gateway);
+            self.route_changed |= count_down(&mut self.route, &session.gateway);
         }
         Some(member)
     }

@@ -6,6 +6,10 @@
 //! - a signal or stroke is published once, after it is stored, and acked after it is published;
 //! - a Session is subscribed at the last published position: it misses nothing after it;
 //! - every chat message offered is either forwarded or counted as shed.
+//!
+//! Where strokes have an owner of their own, the two halves of a room are two of these: one without the
+//! class binary, with the members, and one with nothing else, which knows only the gateways that have some
+//! ([`strokes`]).
 
 mod chat;
 mod config;
@@ -18,6 +22,7 @@ mod presence;
 mod send;
 mod senders;
 mod state;
+mod strokes;
 
 #[cfg(test)]
 mod simulation;
@@ -32,19 +37,25 @@ use crate::store::{Append, LogHead, LogId, Record};
 use chat::Chat;
 pub use config::RoomConfig;
 pub(crate) use event::RETRY_AFTER_MS;
-pub use event::{Counts, Effect, Effects, Event, Join, Now, SessionId};
+pub use event::{Ask, Counts, Effect, Effects, Event, Join, Now, SessionId};
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
 use presence::{Beat, Presence};
 use senders::Senders;
+pub(crate) use senders::device_key;
 use state::State;
+use strokes::Strokes;
 
 /// What kind of place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Many members, all of whom see the same.
     Room,
+    /// The same, without its strokes: another owner has them.
+    Apart,
+    /// The strokes of a room, and nothing else of it.
+    Strokes,
     /// One user's: others attach to send into it, with ids that need only grow.
     Inbox,
 }
@@ -54,7 +65,18 @@ impl Kind {
     #[must_use]
     pub const fn owned(self) -> Class {
         match self {
-            Self::Room | Self::Inbox => Class::Signal,
+            Self::Room | Self::Apart | Self::Inbox => Class::Signal,
+            Self::Strokes => Class::Binary,
+        }
+    }
+
+    /// The classes that it owns.
+    #[must_use]
+    pub const fn classes(self) -> &'static [Class] {
+        match self {
+            Self::Room | Self::Inbox => &Class::ALL,
+            Self::Apart => &[Class::Signal, Class::Chat],
+            Self::Strokes => &[Class::Binary],
         }
     }
 }
@@ -82,6 +104,7 @@ pub struct Room {
     state: State,
     /// Joins of devices whose messages are not stored yet.
     waiting: Vec<Join>,
+    strokes: Strokes,
     /// What waits for the store, in bytes.
     pending_bytes: usize,
     /// The earliest wake that was asked for and has not come.
@@ -115,6 +138,7 @@ impl Room {
             chat: Chat::new(epoch(Class::Chat), &config, now),
             state,
             waiting: Vec::new(),
+            strokes: Strokes::new(kind),
             pending_bytes: 0,
             armed: None,
             empty_since: Some(now.since_start),
@@ -139,7 +163,17 @@ impl Room {
                 self.leave(session, access, request, now, fx);
             }
             Event::GatewayGone(gateway) => self.sweep(|s, _| s.gateway == gateway, now, fx),
-            Event::AccessGone(access) => self.sweep(|_, a| a == access, now, fx),
+            Event::GatewayCame(gateway) => self.announce_again(gateway, fx),
+            Event::AccessGone(access) => {
+                self.sweep(|_, a| a == access, now, fx);
+                self.unroute(access, fx);
+            }
+            Event::Stroke { session, user, device, send, store_full } => {
+                self.stroke(session, user, &device, send, store_full, now, fx);
+            }
+            Event::Ask(ask) => self.ask(ask, fx),
+            Event::Route { access, epoch, gateways } => self.set_route(access, epoch, gateways, fx),
+            Event::TellRoute => self.forget_told_route(),
             Event::Send { session, send, store_full } => {
                 self.send(session, send, store_full, now, fx);
             }
@@ -149,6 +183,7 @@ impl Room {
             Event::Fenced => self.fenced(now, fx),
             Event::Tick => self.tick(now, fx),
         }
+        self.tell_route(fx);
         self.arm(now, fx);
     }
 
@@ -164,9 +199,9 @@ impl Room {
         self.head(self.kind.owned()).epoch
     }
 
-    /// The gateways that have members, and how many Sessions each.
-    pub fn route(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        self.members.route()
+    /// The gateways that have members.
+    pub fn route(&self) -> impl Iterator<Item = u64> + '_ {
+        self.members.route().chain(self.strokes.route())
     }
 
     /// Sessions attached, senders to an inbox included.
@@ -184,12 +219,14 @@ impl Room {
         }
     }
 
-    /// Up to here history is complete: what is published and stored, or lost for history.
+    /// Up to here history is complete: what is published and stored, or lost for history. `None` where
+    /// another owner knows.
     #[must_use]
-    pub fn settled(&self, class: Class) -> Seq {
+    pub fn settled(&self, class: Class) -> Option<Seq> {
         match class {
-            Class::Chat => self.chat.settled(),
-            _ => self.logs[class.index()].head(),
+            _ if !self.kind.classes().contains(&class) => None,
+            Class::Chat => Some(self.chat.settled()),
+            _ => Some(self.logs[class.index()].head()),
         }
     }
 
@@ -275,7 +312,7 @@ impl Room {
 
     /// Asks to be woken for whatever comes next.
     fn arm(&mut self, now: Now, fx: &mut Effects) {
-        if self.members.sessions() > 0 {
+        if self.members.sessions() > 0 || self.strokes.is_wanted() {
             self.empty_since = None;
         } else {
             self.empty_since.get_or_insert(now.since_start);

@@ -8,6 +8,13 @@ use super::{
     senders::Verdict,
 };
 
+/// Who sends.
+pub(super) struct Speaker {
+    pub(super) session: SessionId,
+    pub(super) sender: usize,
+    pub(super) user: Text,
+}
+
 impl Room {
     pub(super) fn send(
         &mut self,
@@ -20,14 +27,26 @@ impl Room {
         let Some(member) = self.members.get(session) else {
             return fx.refuse(session, &send, ErrorCode::NotJoined, "the room is not joined");
         };
-        let (sender, user) = (member.sender, member.user.clone());
+        let speaker = Speaker { session, sender: member.sender, user: member.user.clone() };
+        self.send_from(speaker, send, store_full, now, fx);
+    }
+
+    pub(super) fn send_from(
+        &mut self,
+        speaker: Speaker,
+        send: frame::Send,
+        store_full: bool,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let Speaker { session, sender, user } = speaker;
         if let Err(refusal) = self.check_form(&send) {
             return self.refuse(session, sender, &send, refusal, fx);
         }
         if send.class == Class::Chat {
             return self.offer_chat(session, sender, user, send, now, fx);
         }
-        let contiguous = self.kind == Kind::Room;
+        let contiguous = self.kind != Kind::Inbox;
         match self.senders.judge(sender, send.class, send.id, contiguous) {
             Verdict::New => {}
             Verdict::Repeat(seq) => return self.repeat(session, &send, seq, fx),
@@ -89,6 +108,9 @@ impl Room {
     fn check_form(&self, send: &frame::Send) -> Result<(), Refusal> {
         if send.id == 0 {
             return Err((ErrorCode::BadRequest, "message ids begin with 1"));
+        }
+        if !self.kind.classes().contains(&send.class) {
+            return Err((ErrorCode::BadRequest, "this class has another owner"));
         }
         if send.class != Class::Signal {
             if self.kind == Kind::Inbox {
@@ -193,6 +215,7 @@ impl Room {
             seq = seq.next();
         }
         self.join_waiting(now, fx);
+        self.answer_waiting(fx);
     }
 }
 

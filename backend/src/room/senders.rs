@@ -8,6 +8,7 @@ use std::{
 use edgeway_proto::{Class, Seq};
 use slab::Slab;
 
+use super::SessionId;
 use crate::store::LogHead;
 
 /// The devices that a room knows, bounded.
@@ -34,6 +35,17 @@ pub(crate) struct Sender {
     /// The last id that needs not be sent again: stored, or chat.
     stored: [u64; 3],
     recent: VecDeque<(Class, u64, Seq)>,
+    /// Whose strokes are taken; only where strokes have an owner of their own.
+    draws: Option<Box<Draws>>,
+}
+
+/// The Sessions of a device, as the owner of strokes knows them.
+#[derive(Debug, Default)]
+struct Draws {
+    /// The one whose strokes are taken.
+    now: Option<SessionId>,
+    /// Takes its place with its first stroke.
+    next: Option<SessionId>,
 }
 
 /// What is known of a message id.
@@ -85,6 +97,38 @@ impl Senders {
         let sender = self.find_or_insert(&device_key(user, device));
         self.hold(sender);
         sender
+    }
+
+    /// The sender of a device, not held: it may be forgotten at the next one.
+    pub(crate) fn of(&mut self, user: &str, device: &str) -> usize {
+        let sender = self.find_or_insert(&device_key(user, device));
+        self.clock += 1;
+        self.slab[sender].used = self.clock;
+        sender
+    }
+
+    /// Takes strokes of a device from this Session only.
+    pub(crate) fn take_from(&mut self, sender: usize, session: SessionId) {
+        let draws = self.slab[sender].draws.get_or_insert_default();
+        **draws = Draws { now: Some(session), next: None };
+    }
+
+    /// The same, once its first one comes.
+    pub(crate) fn expect_from(&mut self, sender: usize, session: SessionId) {
+        self.slab[sender].draws.get_or_insert_default().next = Some(session);
+    }
+
+    /// Whether a stroke is taken from it: from anybody, until a Session is named.
+    pub(crate) fn takes_from(&mut self, sender: usize, session: SessionId) -> bool {
+        if self.slab[sender].draws.as_ref().is_some_and(|draws| draws.next == Some(session)) {
+            self.take_from(sender, session);
+        }
+        let draws = self.slab[sender].draws.get_or_insert_default();
+        *draws.now.get_or_insert(session) == session
+    }
+
+    pub(crate) fn is_pending(&self, sender: usize) -> bool {
+        self.slab[sender].pending > 0
     }
 
     pub(crate) fn hold(&mut self, sender: usize) {
@@ -176,6 +220,7 @@ impl Senders {
             last: [0; 3],
             stored: [0; 3],
             recent: VecDeque::new(),
+            draws: None,
         };
         let index = self.slab.insert(sender);
         self.by_key.insert(key, index);

@@ -138,10 +138,7 @@ impl Sim {
         for effect in list {
             self.check(effect);
         }
-        let mut route: BTreeMap<u64, u32> = BTreeMap::new();
-        for session in self.subscribed.keys() {
-            *route.entry(session.gateway).or_default() += 1;
-        }
+        let route: BTreeSet<u64> = self.subscribed.keys().map(|session| session.gateway).collect();
         assert_eq!(route, self.room.route().collect());
         let waiting = u64::try_from(self.room.chat.waiting_len()).unwrap();
         assert_eq!(self.chat_offered, self.chat_acked + waiting);
@@ -167,6 +164,8 @@ impl Sim {
                     send_only,
                     have,
                     replaces: None,
+                    early: false,
+                    strokes: Default::default(),
                 };
                 self.apply(Event::Join(join));
             }
@@ -260,6 +259,9 @@ impl Sim {
             }
             Effect::ToAccess { .. } | Effect::AppendBehind(_) => {}
             Effect::WakeAt(due) => self.wake = Some(self.wake.map_or(due, |wake| wake.min(due))),
+            Effect::Route { .. } | Effect::Announce { .. } | Effect::Retract { .. } => {
+                panic!("the strokes are here")
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use futures_util::future::join_all;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
+    Kind,
     owner::{Owner, Shared},
     task::{Done, Input, Shard, Slot},
 };
@@ -54,8 +55,20 @@ impl Owner {
 }
 
 impl Shared {
+    /// By its name.
     pub(super) fn owns(&self, name: &str) -> bool {
-        self.ring.read().as_ref().is_none_or(|ring| ring.owns(name))
+        self.ring.read().as_ref().is_none_or(|ring| ring.owns(name.as_bytes()))
+    }
+
+    /// A room that has been loaded: an owner of strokes knows only its handle.
+    pub(super) fn owns_room(&self, group: u64, name: &str) -> bool {
+        match self.kind {
+            Kind::Strokes => {
+                let ring = self.ring.read();
+                ring.as_ref().is_none_or(|ring| ring.owns(&group.to_be_bytes()))
+            }
+            Kind::Room | Kind::Apart | Kind::Inbox => self.owns(name),
+        }
     }
 }
 
@@ -70,7 +83,7 @@ impl Shard {
         let until = self.now.since_start + HANDOVER;
         for (group, slot) in &mut self.rooms {
             let Slot::Open(open) = slot else { continue };
-            match (self.shared.owns(&open.name), open.moving) {
+            match (self.shared.owns_room(*group, &open.name), open.moving) {
                 (false, None) => {
                     open.moving = Some(until);
                     self.moving.push(*group);
@@ -80,6 +93,7 @@ impl Shard {
                 _ => {}
             }
         }
+        self.take_early_routes();
     }
 
     /// Leaves the rooms that are ready to be another's.

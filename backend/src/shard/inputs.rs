@@ -1,6 +1,6 @@
 //! What a shard does with each input.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use edgeway_proto::{
@@ -35,8 +35,10 @@ impl Shard {
             Input::AccessGone(access) => {
                 self.accesses.remove(&access);
                 self.forget_requests(|_, a| a == Some(access));
+                self.early_routes.forget(access);
                 self.gone(|join| join.access == access, &Event::AccessGone(access));
             }
+            Input::GatewayCame(gateway) => self.gateway_came(gateway),
             Input::GatewayGone(gateway) => {
                 self.forget_requests(|session, _| session.gateway == gateway);
                 self.gone(|join| join.session.gateway == gateway, &Event::GatewayGone(gateway));
@@ -49,6 +51,11 @@ impl Shard {
                 self.request(session, group, Queued::Leave { access, request });
             }
             Input::Frames { session, group, frames } => self.frames(session, group, frames),
+            Input::Strokes(_) | Input::Ask(..) | Input::Route(..) => self.of_strokes(input),
+            Input::Answer(answer) => self.answered(&answer),
+            Input::StrokesReached(owner) => self.strokes_reached(owner),
+            Input::StrokesLost(owner) => self.strokes_lost(owner),
+            Input::StrokesMoved => self.strokes_moved(),
         }
     }
 
@@ -67,8 +74,8 @@ impl Shard {
         self.effects(group, epoch);
     }
 
-    /// Does what has gathered.
-    fn effects(&mut self, group: u64, epoch: u64) {
+    /// Does what has gathered. `epoch`: of who says it; 0 where that is of no matter.
+    pub(super) fn effects(&mut self, group: u64, epoch: u64) {
         let mut list = std::mem::take(&mut self.fx.list);
         for effect in list.drain(..) {
             self.effect(group, epoch, effect);
@@ -83,13 +90,14 @@ impl Shard {
                 let item = data(session, class, frames, Tenure { group, owned, epoch });
                 self.out.push(session.gateway, stream_of(class), item);
             }
-            Effect::Subscribe { session, class, head, have } => {
+            Effect::Subscribe { session, class, head, have, elsewhere } => {
                 let item = Item::Subscribe(link::Subscribe {
                     session: session.session,
                     group,
                     class: link::Class::from(class).into(),
                     head: Some(head.into()),
                     have: have.map(Into::into),
+                    elsewhere,
                 });
                 self.out.push(session.gateway, stream_of(class), item);
             }
@@ -108,9 +116,20 @@ impl Shard {
                     count,
                     frames,
                 };
-                for (gateway, _) in open.room.route() {
+                for gateway in open.room.route() {
                     self.out.push(gateway, stream_of(class), Item::Publish(publish.clone()));
                 }
+            }
+            Effect::Route { epoch, gateways } => self.tell_route(group, epoch, gateways),
+            Effect::Announce { gateway, head } => {
+                let (class, head) = (link::Class::Binary.into(), Some(head.into()));
+                let item = Item::Announce(link::Announce { group, class, head });
+                self.out.push(gateway, link::Stream::Bulk, item);
+            }
+            Effect::Retract { gateway } => {
+                let item =
+                    Item::Retract(link::Retract { group, class: link::Class::Binary.into() });
+                self.out.push(gateway, link::Stream::Bulk, item);
             }
             Effect::AppendBehind(records) => {
                 let log = LogId { group, class: edgeway_proto::Class::Chat };
@@ -134,7 +153,7 @@ impl Shard {
         }
     }
 
-    fn reply(&self, access: u64, reply: Reply) {
+    pub(super) fn reply(&self, access: u64, reply: Reply) {
         if let Some(access) = self.accesses.get(&access) {
             access.reply(reply);
         }
@@ -151,7 +170,7 @@ impl Shard {
         let full = self.rooms.len() >= self.shared.rooms_a_shard;
         match self.rooms.get_mut(&group) {
             Some(Slot::Open(open)) if open.moving.is_some() => self.refuse(&join, MOVING),
-            Some(Slot::Open(_)) => self.apply(group, Event::Join(join)),
+            Some(Slot::Open(_)) => self.enter(group, join),
             Some(Slot::Loading(waiting)) => {
                 if waiting.joins.len() < self.shared.config.joins_waiting {
                     waiting.joins.push(join);
@@ -161,9 +180,10 @@ impl Shard {
             }
             None if full => self.refuse(&join, "there are as many rooms as there may be"),
             None => {
-                let waiting = Waiting { name: join.name.clone(), joins: vec![join] };
+                let name = join.name.clone();
+                let waiting = Waiting { name, joins: vec![join], ..Waiting::default() };
                 self.rooms.insert(group, Slot::Loading(waiting));
-                self.start_load(group);
+                self.start_load(group, Duration::ZERO);
             }
         }
     }
@@ -184,11 +204,14 @@ impl Shard {
         self.reply(join.access, Reply::Item(from_owner_item::Item::Refused(refused)));
     }
 
-    fn start_load(&self, group: u64) {
+    pub(super) fn start_load(&self, group: u64, pause: Duration) {
         let (shared, done) = (self.shared.clone(), self.done_tx.clone());
         self.shared.tasks.spawn(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let _turn = shared.loads.acquire().await;
-            let result = load(&*shared.store, group, wall_ms()).await;
+            let result = load(&*shared.store, group, shared.kind, wall_ms()).await;
             let _ = done.send(Done::Loaded { group, result });
         });
     }
@@ -197,9 +220,12 @@ impl Shard {
         let Some(Slot::Loading(waiting)) = self.rooms.remove(&group) else { return };
         match result {
             // It was while it was asked for.
-            Ok(_) if !self.shared.owns(&waiting.name) => {
+            Ok(_) if !self.shared.owns_room(group, &waiting.name) => {
                 for join in &waiting.joins {
                     self.refuse(join, MOVING);
+                }
+                for input in waiting.inputs {
+                    self.of_strokes(input);
                 }
             }
             Ok(loaded) => {
@@ -211,15 +237,21 @@ impl Shard {
                 // Arms the room's timers, also where nobody waits any more.
                 self.apply(group, Event::Tick);
                 for join in waiting.joins {
-                    self.apply(group, Event::Join(join));
+                    self.enter(group, join);
+                }
+                for input in waiting.inputs {
+                    self.of_strokes(input);
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, group, "room could not be loaded");
+                if waiting.failed == 0 {
+                    tracing::warn!(%error, group, "room could not be loaded");
+                }
                 self.metrics.load_errors.increment(1);
                 for join in &waiting.joins {
                     self.refuse(join, "the room cannot be loaded now");
                 }
+                self.strokes_not_loaded(group, waiting);
             }
         }
     }
@@ -236,11 +268,17 @@ impl Shard {
     }
 
     fn gone(&mut self, which: impl Fn(&Join) -> bool, event: &Event) {
+        for join in self.asks.take(&which) {
+            self.unreachable(&join);
+        }
         let groups: Vec<u64> = self.rooms.keys().copied().collect();
         for group in groups {
             match self.rooms.get_mut(&group) {
                 Some(Slot::Loading(waiting)) => {
                     let gone: Vec<Join> = waiting.joins.extract_if(.., |j| which(j)).collect();
+                    if let Event::AccessGone(access) = event {
+                        waiting.forget(*access);
+                    }
                     gone.iter().for_each(|join| self.unreachable(join));
                 }
                 _ => self.apply(group, event.clone()),

@@ -140,6 +140,15 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(self.head(log).await?.last) })
     }
 
+    fn last_of(&self, log: LogId, device: &str) -> StoreFuture<'_, (Seq, u64)> {
+        let device = device.to_owned();
+        Box::pin(async move {
+            let head = self.head(log).await?;
+            let of_device = head.last_ids.iter().filter(|origin| origin.device == device);
+            Ok((head.last, of_device.map(|origin| origin.id).max().unwrap_or_default()))
+        })
+    }
+
     fn state(&self, group: u64, _now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
         let tables = self.inner.lock();
         let state = tables.state.iter().filter(|((g, _), _)| *g == group);

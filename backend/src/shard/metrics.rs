@@ -23,6 +23,8 @@ pub(super) struct Metrics {
     pub(super) joins_refused: Counter,
     pub(super) fenced: Counter,
     pub(super) handed_over: Counter,
+    pub(super) routes: Counter,
+    pub(super) lookups: Counter,
 }
 
 impl Metrics {
@@ -54,6 +56,8 @@ impl Metrics {
             joins_refused: count("edgeway_owner_joins_refused_total"),
             fenced: count("edgeway_owner_fenced_total"),
             handed_over: count("edgeway_owner_handed_over_total"),
+            routes: count("edgeway_owner_routes_told_total"),
+            lookups: count("edgeway_owner_strokes_looked_up_total"),
         }
     }
 
@@ -75,7 +79,8 @@ impl Metrics {
 /// How a kind is called in metrics.
 pub(super) const fn name(kind: Kind) -> &'static str {
     match kind {
-        Kind::Room => "room",
+        Kind::Room | Kind::Apart => "room",
+        Kind::Strokes => "strokes",
         Kind::Inbox => "inbox",
     }
 }

@@ -18,6 +18,7 @@ mod owner;
 mod queue;
 mod requests;
 mod storing;
+mod strokes;
 mod task;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 pub use crate::room::{Kind, RoomConfig};
 pub use config::{LiveConfig, OwnerConfig};
 pub use owner::{AccessLink, Owner};
+pub(crate) use strokes::WeakOwner;
 
 /// The links to gateways.
 pub trait Gateways: Send + Sync + 'static {
@@ -54,6 +56,16 @@ pub trait Gateways: Send + Sync + 'static {
 
     /// Whether the gateway has a link with this process.
     fn connected(&self, gateway: u64) -> bool;
+}
+
+/// The owners of strokes, where they are others than those of the rooms.
+pub trait StrokeOwners: Send + Sync + 'static {
+    /// Who has a group's strokes now.
+    fn owner(&self, group: u64) -> Option<u64>;
+
+    /// Queues an item on CONTROL; never waits. False where the owner cannot be reached: then
+    /// [`Owner::strokes_reached`] is called once it can.
+    fn send(&self, owner: u64, item: rooms::to_owner_item::Item) -> bool;
 }
 
 /// The way back to an access instance.

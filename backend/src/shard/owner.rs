@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply,
+    Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply, StrokeOwners,
     handover::MOVING,
     history::error_frame,
     names::{Finder, LookUp, Names},
@@ -30,7 +30,8 @@ use crate::{
     store::Store,
 };
 
-/// The owner of all rooms, or of all inboxes, of this process. A handle: clones are the same owner.
+/// The owner of all rooms, of all strokes, or of all inboxes, of this process. A handle: clones are the
+/// same owner.
 #[derive(Clone)]
 pub struct Owner {
     pub(super) inner: Arc<Inner>,
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) store: Arc<dyn Store>,
     pub(super) gateways: Arc<dyn Gateways>,
+    /// Of rooms whose strokes have owners of their own.
+    pub(super) strokes: Option<Arc<dyn StrokeOwners>>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) loads: Semaphore,
@@ -103,14 +106,15 @@ impl Access {
 const ITEM_BYTES: usize = 256;
 
 impl Owner {
-    /// Starts the shards as tasks of `tasks`. When `cancel` is, they store and answer what they have
-    /// accepted, for at most [`OwnerConfig::drain`], and end.
+    /// Starts the shards as tasks of `tasks`; those of [`Kind::Apart`] need `strokes`. When `cancel` is, they
+    /// store and answer what they have accepted, for at most [`OwnerConfig::drain`], and end.
     #[must_use]
     pub fn start(
         config: OwnerConfig,
         kind: Kind,
         store: Arc<dyn Store>,
         gateways: Arc<dyn Gateways>,
+        strokes: Option<Arc<dyn StrokeOwners>>,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
@@ -128,6 +132,7 @@ impl Owner {
             kind,
             store,
             gateways,
+            strokes,
             cancel,
         });
         let config = &shared.config;
@@ -237,6 +242,19 @@ impl AccessLink {
         }
     }
 
+    /// Passes an item on without waiting. `false`: there is no room for it, which there always is for a
+    /// route, since those are as few as the joins that change them.
+    pub fn offer(&self, stream: link::Stream, item: Item) -> bool {
+        if let Item::Route(route) = item {
+            let shards = &self.owner.routes.shards;
+            shards[shard_of(route.group, shards.len())]
+                .control
+                .send_free(Input::Route(self.access.id, route));
+            return true;
+        }
+        self.try_send(stream, item).is_ok()
+    }
+
     /// Ends when the owner has given the link up, because its replies were not taken: then it must be
     /// dropped.
     pub async fn lost(&self) {
@@ -252,6 +270,10 @@ impl AccessLink {
 
     fn route(&self, item: Item) -> Way {
         let (access, routes) = (self.access.id, &self.owner.routes);
+        let for_strokes = matches!(item, Item::Strokes(_) | Item::Ask(_) | Item::Route(_));
+        if for_strokes != (routes.shared.kind == Kind::Strokes) {
+            return Way::Nowhere;
+        }
         match item {
             Item::Hello(_) => Way::Nowhere,
             Item::Join(join) if !routes.shared.owns(&join.room) => {
@@ -281,6 +303,17 @@ impl AccessLink {
                 });
                 frames.into()
             }
+            Item::Strokes(strokes) => {
+                let bytes = strokes.frames.len() + strokes.user.len() + strokes.device.len();
+                Some(routes.routed(strokes.group, Input::Strokes(strokes), bytes)).into()
+            }
+            Item::Ask(ask) => {
+                let bytes = ask.user.len() + ask.device.len();
+                Some(routes.routed(ask.group, Input::Ask(access, ask), bytes)).into()
+            }
+            Item::Route(route) => {
+                Some(routes.routed(route.group, Input::Route(access, route), 0)).into()
+            }
         }
     }
 }
@@ -308,6 +341,8 @@ impl Routes {
             send_only: join.flags & join_flag::SEND_ONLY != 0,
             have,
             replaces: join.replaces.map(SessionId::from),
+            early: join.early,
+            strokes: Default::default(),
         };
         let bytes = join.name.len() + join.asked.len() + join.user.len() + join.device.len();
         Some(self.routed(group, Input::Join { group, join: Box::new(join) }, bytes))
@@ -334,7 +369,7 @@ impl Routes {
 }
 
 /// By a hash: the low bits of an embedded store's handles are its slot, the same in all of them.
-fn shard_of(group: u64, shards: usize) -> usize {
+pub(super) fn shard_of(group: u64, shards: usize) -> usize {
     let hash = xxhash_rust::xxh3::xxh3_64(&group.to_le_bytes());
     usize::try_from(hash % shards.max(1) as u64).unwrap_or(0)
 }

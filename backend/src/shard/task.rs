@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use edgeway_proto::{Class, Text};
+use edgeway_proto::{Class, Seq, Text, rooms};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     owner::{Access, Shared},
     queue::Receiver,
     requests::Reading,
+    strokes::{Asks, EarlyRoutes},
 };
 use crate::{
     room::{Effects, Event, Loaded, Now, Room, RoomConfig, SessionId},
@@ -36,6 +37,8 @@ pub(super) enum Input {
     GatewayGone(u64),
     /// Who owns what has changed.
     Ring,
+    /// A gateway's link begins.
+    GatewayCame(u64),
     Join {
         group: u64,
         /// Boxed: there are few, and it is larger than all else.
@@ -52,6 +55,17 @@ pub(super) enum Input {
         group: u64,
         frames: bytes::Bytes,
     },
+    /// For an owner of strokes.
+    Strokes(rooms::Strokes),
+    Ask(u64, rooms::Ask),
+    Route(u64, rooms::Route),
+    /// From an owner of strokes.
+    Answer(rooms::Answer),
+    /// An owner of strokes can be reached again, or cannot any more.
+    StrokesReached(u64),
+    StrokesLost(u64),
+    /// Groups' strokes have other owners.
+    StrokesMoved,
 }
 
 /// What was done beside the shard.
@@ -72,6 +86,11 @@ pub(super) enum Done {
     },
     /// These rooms have been sealed by others.
     Sealed(Vec<u64>),
+    /// What the store knows of the strokes, for a join.
+    LookedUp {
+        ask: u64,
+        result: Result<(Seq, u64), StoreError>,
+    },
 }
 
 pub(super) enum Slot {
@@ -101,6 +120,8 @@ pub(super) struct Shard {
     pub(super) room_config: Arc<RoomConfig>,
     pub(super) accesses: HashMap<u64, Arc<Access>>,
     pub(super) reading: Reading,
+    pub(super) asks: Asks,
+    pub(super) early_routes: EarlyRoutes,
     pub(super) out: Outbox,
     pub(super) commits: Commits,
     pub(super) behind: Behind,
@@ -116,6 +137,8 @@ pub(super) struct Shard {
     pub(super) pending_bytes: usize,
     pub(super) now: Now,
     start: Instant,
+    /// The one that speaks for all.
+    pub(super) first: bool,
     pub(super) done_tx: mpsc::UnboundedSender<Done>,
     done: mpsc::UnboundedReceiver<Done>,
     control: Receiver<Input>,
@@ -142,6 +165,8 @@ impl Shard {
             room_config: shared.live.room(),
             accesses: HashMap::new(),
             reading: Reading::new(),
+            asks: Asks::default(),
+            early_routes: EarlyRoutes::default(),
             out: Outbox::new(shared.gateways.clone()),
             commits: Commits::default(),
             behind: Behind::new(
@@ -157,6 +182,7 @@ impl Shard {
             pending_bytes: 0,
             now: Now { since_start: Duration::ZERO, wall_ms: wall_ms() },
             start: Instant::now(),
+            first: index == 0,
             done_tx,
             done,
             control,
@@ -223,6 +249,7 @@ impl Shard {
             self.input(input);
         }
         self.tick();
+        self.give_up_asks();
         self.hand_over();
         self.start_commit();
         self.start_behind();
@@ -253,10 +280,9 @@ impl Shard {
 
     fn next_due(&self) -> Option<Duration> {
         let timer = self.timers.peek().map(|Reverse((due, _))| *due);
-        [timer, self.commits.due(), self.behind.due(), self.handover_due()]
-            .into_iter()
-            .flatten()
-            .min()
+        let rooms = [timer, self.commits.due(), self.behind.due()];
+        let others = [self.handover_due(), self.asks.due()];
+        rooms.into_iter().chain(others).flatten().min()
     }
 
     /// Nothing is left that a client was or will be told is stored.
@@ -288,6 +314,7 @@ impl Shard {
             Done::PageSent { session, group } => self.page_sent(session, group),
             Done::Behind(result) => self.behind_done(result),
             Done::Sealed(groups) => groups.into_iter().for_each(|group| self.fence(group)),
+            Done::LookedUp { ask, result } => self.looked_up(ask, result),
         }
     }
 

@@ -25,10 +25,10 @@ use crate::store::{Append, LogId, Origin, Record};
 
 /// Gateways that remember what they got.
 #[derive(Default)]
-struct Recorder {
-    items: Mutex<HashMap<(u64, Stream), Vec<Item>>>,
-    gone: Mutex<Vec<u64>>,
-    changed: Notify,
+pub(super) struct Recorder {
+    pub(super) items: Mutex<HashMap<(u64, Stream), Vec<Item>>>,
+    pub(super) gone: Mutex<Vec<u64>>,
+    pub(super) changed: Notify,
 }
 
 impl Gateways for Recorder {
@@ -45,7 +45,7 @@ impl Gateways for Recorder {
 
 impl Recorder {
     /// Frames for a Session and those that were published, in order.
-    fn frames(&self, gateway: u64, session: u64) -> Vec<Frame> {
+    pub(super) fn frames(&self, gateway: u64, session: u64) -> Vec<Frame> {
         let items = self.items.lock();
         let both = [Stream::Control, Stream::Bulk];
         let items = both.iter().filter_map(|s| items.get(&(gateway, *s))).flatten();
@@ -58,7 +58,7 @@ impl Recorder {
     }
 
     /// Waits until a frame is there, from the front, that `find` finds something in.
-    async fn wait<T>(&self, to: u64, find: impl Fn(&Frame) -> Option<T>) -> T {
+    pub(super) async fn wait<T>(&self, to: u64, find: impl Fn(&Frame) -> Option<T>) -> T {
         let look = async {
             loop {
                 let changed = self.changed.notified();
@@ -73,7 +73,7 @@ impl Recorder {
         tokio::time::timeout(Duration::from_secs(30), look).await.unwrap()
     }
 
-    async fn ack(&self, session: u64, class: Class, id: u64) -> frame::Ack {
+    pub(super) async fn ack(&self, session: u64, class: Class, id: u64) -> frame::Ack {
         self.wait(session, |f| match f {
             Frame::Ack(ack) if (ack.class, ack.id) == (class, id) => Some(ack.clone()),
             _ => None,
@@ -81,7 +81,7 @@ impl Recorder {
         .await
     }
 
-    fn delivered(&self, class: Class) -> Vec<frame::Deliver> {
+    pub(super) fn delivered(&self, class: Class) -> Vec<frame::Deliver> {
         let delivers = self.frames(1, u64::MAX).into_iter().filter_map(|f| match f {
             Frame::Deliver(deliver) if deliver.class == class => Some(deliver),
             _ => None,
@@ -90,7 +90,7 @@ impl Recorder {
     }
 }
 
-fn decode(mut frames: Bytes) -> Vec<Frame> {
+pub(super) fn decode(mut frames: Bytes) -> Vec<Frame> {
     std::iter::from_fn(move || frame::split(&mut frames).unwrap())
         .map(|f| f.parse().unwrap())
         .collect()
@@ -121,7 +121,7 @@ impl Bench {
         let gateways: Arc<Recorder> = Arc::default();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let (s, g, c) = (store.clone(), gateways.clone(), cancel.clone());
-        let owner = Owner::start(config, Kind::Room, s, g, &tasks, c);
+        let owner = Owner::start(config, Kind::Room, s, g, None, &tasks, c);
         let (tx, replies) = mpsc::unbounded_channel();
         let link = owner.attach(77, Arc::new(tx));
         Self { owner, link, replies, gateways, store, tasks, cancel }
@@ -170,16 +170,16 @@ impl Bench {
     }
 }
 
-fn message(group: u64, class: Class, id: u64) -> Frame {
+pub(super) fn message(group: u64, class: Class, id: u64) -> Frame {
     let payload = Rest(Bytes::from_static(b"hello"));
     frame::Send { group, class, id, payload, ..Default::default() }.into()
 }
 
-fn history(group: u64, class: Class, request: u64, after: Seq, limit: u64) -> Frame {
+pub(super) fn history(group: u64, class: Class, request: u64, after: Seq, limit: u64) -> Frame {
     frame::History { request, group, class, after, limit }.into()
 }
 
-fn page(request: u64) -> impl Fn(&Frame) -> Option<frame::Page> {
+pub(super) fn page(request: u64) -> impl Fn(&Frame) -> Option<frame::Page> {
     move |f| match f {
         Frame::Page(page) if page.request == request => Some(page.clone()),
         _ => None,

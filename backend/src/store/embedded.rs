@@ -337,6 +337,11 @@ impl Store for Embedded {
         Box::pin(self.look(move |tables| read::last(tables, log)))
     }
 
+    fn last_of(&self, log: LogId, device: &str) -> StoreFuture<'_, (Seq, u64)> {
+        let device = device.to_owned();
+        Box::pin(self.look(move |tables| read::last_of(tables, log, &device)))
+    }
+
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
         Box::pin(self.look(move |tables| read::state(tables, group, now_ms)))
     }

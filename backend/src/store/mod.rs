@@ -188,6 +188,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`Self::head`].
     fn last(&self, log: LogId) -> StoreFuture<'_, Seq>;
 
+    /// The last entry of a log, and the last message id of one device in it; zeros where there is none.
+    fn last_of(&self, log: LogId, device: &str) -> StoreFuture<'_, (Seq, u64)>;
+
     /// The room's state: the latest record of each key, by byte order of the keys, void ones left
     /// out.
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>>;

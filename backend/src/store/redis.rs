@@ -231,6 +231,11 @@ impl Store for Redis {
         Box::pin(self.look(read::head(&self.shared, log)))
     }
 
+    fn last_of(&self, log: LogId, device: &str) -> StoreFuture<'_, (Seq, u64)> {
+        let device = device.to_owned();
+        Box::pin(self.look(read::last_of(&self.shared, log, device)))
+    }
+
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>> {
         Box::pin(self.look(read::state(&self.shared, group, now_ms)))
     }

@@ -17,12 +17,13 @@ use edgeway_proto::{
     },
 };
 use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::TO_OWNER_BYTES;
 use crate::{
     http2,
-    queue::{Drain, Meters, Queue},
+    queue::{Drain, Meters, Queue, Refused},
     roles::Role,
     shard::Reply,
 };
@@ -44,6 +45,7 @@ pub(crate) struct Dialler {
 pub(crate) struct Uplink {
     control: Arc<Queue<ToOwnerItem>>,
     bulk: Arc<Queue<ToOwnerItem>>,
+    ended: CancellationToken,
 }
 
 /// The receiving half.
@@ -89,7 +91,7 @@ impl Dialler {
             .await
             .map_err(|_| Status::deadline_exceeded("the owner does not answer"))??;
         let answers = Answers { control: control_answers, bulk: bulk_answers };
-        Ok((Uplink { control, bulk }, answers))
+        Ok((Uplink { control, bulk, ended: CancellationToken::new() }, answers))
     }
 
     /// One stream on a connection of its own: on a shared one strokes and chat would stand in front
@@ -118,13 +120,34 @@ impl Dialler {
 }
 
 impl Uplink {
-    /// Queues an item, waiting for room. `false`: the uplink is at its end.
-    pub(crate) async fn send(&self, stream: Stream, item: Item) -> bool {
-        let queue = match stream {
+    fn queue(&self, stream: Stream) -> &Queue<ToOwnerItem> {
+        match stream {
             Stream::Control => &self.control,
             Stream::Bulk => &self.bulk,
-        };
-        queue.push_waiting(ToOwnerItem { item: Some(item) }).await
+        }
+    }
+
+    /// Queues an item, waiting for room. `false`: the uplink is at its end.
+    pub(crate) async fn send(&self, stream: Stream, item: Item) -> bool {
+        self.queue(stream).push_waiting(ToOwnerItem { item: Some(item) }).await
+    }
+
+    /// Queues an item without waiting. `false`: the uplink is at its end, to which it comes when there is
+    /// no room.
+    pub(crate) fn offer(&self, stream: Stream, item: Item) -> bool {
+        let pushed = self.queue(stream).push(ToOwnerItem { item: Some(item) });
+        if let Err(Refused::Full(_)) = &pushed {
+            metrics::counter!("edgeway_backend_uplinks_cut_total").increment(1);
+            self.control.finish();
+            self.bulk.finish();
+            self.ended.cancel();
+        }
+        pushed.is_ok()
+    }
+
+    /// Cancelled when it was ended from here.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        &self.ended
     }
 }
 

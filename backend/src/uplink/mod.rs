@@ -1,4 +1,5 @@
-//! The link between access and the owners of rooms in other processes (`rooms.proto`): access dials.
+//! The link between access and the owners of rooms in other processes (`rooms.proto`): access dials. Owners of
+//! rooms dial those of strokes in the same way.
 
 mod client;
 mod server;
@@ -29,6 +30,11 @@ impl Weighed for ToOwnerItem {
                 Some(Item::Join(join)) => {
                     join.room.len() + join.asked.len() + join.user.len() + join.device.len() + 128
                 }
+                Some(Item::Strokes(strokes)) => {
+                    strokes.frames.len() + strokes.user.len() + strokes.device.len()
+                }
+                Some(Item::Ask(ask)) => ask.user.len() + ask.device.len(),
+                Some(Item::Route(route)) => route.gateways.len() * 8,
                 _ => 0,
             }
     }

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::TO_ACCESS_BYTES;
 use crate::{
     queue::{Drain, Meters, Queue},
+    roles::Role,
     shard::{AccessLink, Owner, Replies, Reply},
 };
 
@@ -33,8 +34,8 @@ const UNAVAILABLE: u32 = ErrorCode::Unavailable.code() as u32;
 pub(crate) struct UplinkService(Arc<Inner>);
 
 struct Inner {
-    /// Of rooms and of inboxes; `None` where this process has none, and after the stop.
-    owners: RwLock<[Option<Owner>; 2]>,
+    /// By role; none after the stop.
+    owners: RwLock<HashMap<&'static str, Owner>>,
     uplinks: Mutex<HashMap<Key, Arc<Uplink>>>,
     meters: Meters,
     tasks: TaskTracker,
@@ -72,13 +73,12 @@ impl Uplink {
 
 impl UplinkService {
     pub(crate) fn new(
-        room: Option<Owner>,
-        peer: Option<Owner>,
+        owners: impl Iterator<Item = (Role, Owner)>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         Self(Arc::new(Inner {
-            owners: RwLock::new([room, peer]),
+            owners: RwLock::new(owners.map(|(role, owner)| (role.name(), owner)).collect()),
             uplinks: Mutex::default(),
             meters: Meters::new("uplink_answers"),
             tasks,
@@ -88,7 +88,7 @@ impl UplinkService {
 
     /// Ends every uplink once what is queued for it is out, and forgets the owners.
     pub(crate) fn finish(&self) {
-        *self.0.owners.write() = [None, None];
+        self.0.owners.write().clear();
         for uplink in self.0.uplinks.lock().values() {
             uplink.control.finish();
             uplink.bulk.finish();
@@ -96,17 +96,17 @@ impl UplinkService {
     }
 
     fn attach(&self, hello: &AccessHello) -> Result<Arc<Uplink>, Status> {
-        let [room, peer] = &*self.0.owners.read();
-        let owner = match hello.role.as_str() {
-            "room" => room,
-            "peer" => peer,
-            _ => return Err(Status::invalid_argument("hello.role must be room or peer")),
-        };
-        let Some(owner) = owner else {
-            return Err(Status::unimplemented(format!(
-                "this process does not have the role {}",
-                hello.role
-            )));
+        let owners = self.0.owners.read();
+        let Some(owner) = owners.get(hello.role.as_str()) else {
+            return Err(match Role::find(&hello.role) {
+                Some(Role::Room | Role::Binary | Role::Peer) => Status::unimplemented(format!(
+                    "this process does not have the role {}",
+                    hello.role
+                )),
+                Some(Role::Access) | None => {
+                    Status::invalid_argument("hello.role must be room, binary or peer")
+                }
+            });
         };
         let stream = LinkStream::try_from(hello.stream)
             .map_err(|_| Status::invalid_argument("hello.stream must be CONTROL or BULK"))?;
@@ -243,8 +243,10 @@ impl Reader {
             let on_control = self.stream == LinkStream::Control;
             match item {
                 Item::Hello(_) => return Err(Status::invalid_argument("a second hello")),
-                Item::Join(_) | Item::Leave(_) if !on_control => {
-                    return Err(Status::invalid_argument("joins and leaves travel on CONTROL"));
+                Item::Join(_) | Item::Leave(_) | Item::Ask(_) | Item::Route(_) if !on_control => {
+                    return Err(Status::invalid_argument(
+                        "joins, leaves, questions and routes travel on CONTROL",
+                    ));
                 }
                 item => self.uplink.owner.send(self.stream, item).await,
             }

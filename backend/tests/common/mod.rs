@@ -86,7 +86,7 @@ pub fn raw(dir: &Path) -> RawConfig {
 /// The config of a process that only holds Sessions.
 pub fn raw_access(room: &[SocketAddr], peer: &[SocketAddr]) -> RawConfig {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect();
-    let nodes = RawNodes { room: list(room), peer: list(peer), access: Vec::new() };
+    let nodes = RawNodes { room: list(room), peer: list(peer), ..RawNodes::default() };
     RawConfig { nodes, ..RawConfig::default() }
 }
 

@@ -8,7 +8,7 @@ use edgeway_backend::config::{Place, parse_places};
 use edgeway_gateway::config::{self as gateway, RawBackends, RawGateway};
 use edgeway_linktls::Links;
 
-use super::{Problem, ROLES, RawFile, Use};
+use super::{Problem, ROLES, ROLES_OF_UP, RawFile, Use};
 use crate::discovery::Places;
 
 /// Certificate chain and key, PEM.
@@ -153,7 +153,8 @@ impl GatewaySettings {
     }
 
     fn serve_roles_at(&mut self, addr: &str) {
-        for role in ROLES {
+        self.backends.retain(|name, _| !ROLES.contains(&name.as_str()));
+        for role in ROLES_OF_UP {
             self.backends.insert(role.to_owned(), vec![addr.to_owned()]);
         }
     }

@@ -30,8 +30,11 @@ pub use report::BadConfig;
 /// Explains every key; at the root of the repository.
 const EXAMPLE: &str = "edgeway.example.toml";
 
-/// The roles that `up` runs itself.
-pub const ROLES: [&str; 3] = ["access", "room", "peer"];
+/// The roles that processes of their own can have.
+pub const ROLES: [&str; 4] = ["access", "room", "binary", "peer"];
+
+/// Those that `up` runs: strokes stay with the rooms.
+pub const ROLES_OF_UP: [&str; 3] = ["access", "room", "peer"];
 
 /// Time enough to replace a certificate without haste.
 const SOON: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 60 * 60);
@@ -218,6 +221,7 @@ impl File {
             discovery: raw.discovery.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),
+                binary: nodes("binary"),
                 peer: nodes("peer"),
                 access: nodes("access"),
             },
@@ -226,10 +230,10 @@ impl File {
 
     fn notes(&self, purpose: Use, links: Option<&Identity>) -> Vec<String> {
         let unused = |role: &&&str| purpose == Use::Up && self.raw.backends.contains_key(**role);
-        let roles = ROLES
-            .iter()
-            .filter(unused)
-            .map(|role| format!("backends.{role} has no effect: `up` runs that role itself"));
+        let roles = ROLES.iter().filter(unused).map(|role| match ROLES_OF_UP.contains(role) {
+            true => format!("backends.{role} has no effect: `up` runs that role itself"),
+            false => format!("backends.{role} has no effect: `up` leaves strokes to the rooms"),
+        });
         let on_redis = self.raw.store.engine.as_deref() == Some("redis");
         let sync = (on_redis && self.raw.history.sync.is_some()).then(|| {
             "history.sync has no effect with store.engine = \"redis\": what an ack survives is what \

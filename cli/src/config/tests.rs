@@ -222,6 +222,29 @@ fn processes_of_their_own_need_the_others_addresses_and_a_gateway_a_certificate(
 }
 
 #[test]
+fn strokes_apart_need_their_processes_listed_and_a_store_that_all_share() {
+    let lists = "[backends]\naccess = [\"127.0.0.1:1\"]\nroom = [\"127.0.0.1:2\"]\n\
+                 peer = [\"127.0.0.1:3\"]\n";
+    let of = |roles| Use::Backend(Roles::parse(roles).expect("roles"));
+    let refused = |text: &str, roles| settings(text, of(roles)).expect_err("refused").to_string();
+    let told = refused(lists, "binary");
+    assert!(told.contains("backends.binary: is empty"), "{told}");
+    let apart = format!("{lists}binary = [\"127.0.0.1:4\"]\n");
+    for owner in ["room", "binary"] {
+        let told = refused(&apart, owner);
+        assert!(told.contains("f:5: backends.binary: ") && told.contains("redis"), "{told}");
+    }
+    settings(&apart, of("access")).expect("access has no store");
+    let redis = "[store]\nengine = \"redis\"\n[store.redis]\nurl = \"redis://127.0.0.1:1\"\n";
+    settings(&format!("{apart}{redis}"), of("room")).expect("shared");
+    // Everything in one process.
+    let here = "[backends]\naccess = [\"127.0.0.1:7400\"]\n";
+    settings(here, of("access,room,binary,peer")).expect("nobody else has to know");
+    let notes = settings("[backends]\nbinary = [\"127.0.0.1:4\"]\n", Use::Up).expect("good").notes;
+    assert!(notes[0].contains("leaves strokes to the rooms"), "{notes:?}");
+}
+
+#[test]
 fn what_has_no_effect_is_noted() {
     let text = "[backends]\nroom = [\"127.0.0.1:1\"]\nmine = [\"127.0.0.1:2\"]\n";
     let notes = settings(text, Use::Up).expect("a good config").notes;

@@ -143,12 +143,13 @@ impl Discovery {
 
     fn places(&self) -> Vec<Place> {
         let state = self.state.lock();
-        let of_gateway = state.wanted.gateway.iter().flat_map(|(places, _)| places.values());
+        let of_gateway =
+            state.wanted.gateway.iter().flat_map(|(places, _)| places.values().flatten());
         let of_owners = of_owners(&state.wanted.nodes).map(|(_, places)| places);
-        of_gateway.chain(of_owners.iter().copied()).flatten().cloned().collect()
+        of_gateway.chain(of_owners.into_iter().flatten()).cloned().collect()
     }
 }
 
-fn of_owners(nodes: &Nodes) -> [(Role, &Vec<Place>); 2] {
-    [(Role::Room, &nodes.room), (Role::Peer, &nodes.peer)]
+fn of_owners(nodes: &Nodes) -> [(Role, &[Place]); 3] {
+    [Role::Room, Role::Binary, Role::Peer].map(|role| (role, nodes.of(role)))
 }

@@ -96,7 +96,7 @@ fn effective(gateway: &edgeway_gateway::Control, backend: &edgeway_backend::Cont
 
 /// A process, as far as it is changed, in a runtime that is entered.
 async fn start(settings: Settings) -> (Gateway, Backend) {
-    let backend = Backend::start(settings.backend, Roles::all()).await.unwrap();
+    let backend = Backend::start(settings.backend, Roles::up()).await.unwrap();
     let gateway = settings.gateway.with_roles_at(backend.local_addr());
     (Gateway::bind(gateway.config().unwrap()).unwrap(), backend)
 }

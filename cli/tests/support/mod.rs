@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, dead_code)]
 
 pub mod python;
+pub mod talk;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

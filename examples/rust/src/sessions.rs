@@ -339,6 +339,7 @@ impl Sessions {
                 class: link::Class::from(class).into(),
                 head: Some(held.quiz.head(class).into()),
                 have: have.map(Into::into),
+                elsewhere: false,
             };
             session.link.send(stream_of(class), Item::Subscribe(subscribe));
         }

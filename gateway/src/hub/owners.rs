@@ -11,6 +11,12 @@ impl Group {
     pub(super) fn is_stale(&self, class: Class, epoch: u64) -> bool {
         epoch != 0 && epoch < self.heads[class.index()].epoch
     }
+
+    /// The classes that are subscribed by a link: those that are published elsewhere go with the others.
+    pub(super) fn owned_by(&self, link: u64) -> [bool; 3] {
+        let any = self.links.contains(&link);
+        self.links.map(|of| of == link || (any && of == 0))
+    }
 }
 
 impl Session {
@@ -43,7 +49,7 @@ impl Hub {
             if !g.links.contains(&link) {
                 continue;
             }
-            let lost = g.links.map(|of| of == link);
+            let lost = g.owned_by(link);
             let mut out = Vec::new();
             for (id, member) in &mut g.members {
                 let mut told = false;

@@ -228,6 +228,7 @@ impl Links {
                 () = shutdown.cancelled() => false,
             };
             if given_up && let Some(link) = node.link() {
+                hub.retract_all(link.id);
                 for session in hub.link_lost(link.id) {
                     session.close(CloseCode::BackendLost, "its backend is given up", 0);
                 }

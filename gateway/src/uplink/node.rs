@@ -178,6 +178,12 @@ impl Links {
         node.link.lock().take();
         link.control.close();
         link.bulk.close();
+        // At its end before what it announced is taken back.
+        if !bulk.0.is_finished() {
+            bulk.0.abort();
+            let _ = (&mut bulk.0).await;
+        }
+        hub.retract_all(id);
         for session in hub.link_lost(id) {
             session.close(CloseCode::BackendLost, "the link to the backend was lost", 0);
         }

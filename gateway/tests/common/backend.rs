@@ -127,7 +127,17 @@ impl Backend {
     pub fn subscribe(&self, session: u64, group: u64, class: Class, head: Seq, have: Option<Seq>) {
         let class_n = link::Class::from(class).into();
         let (head, have) = (Some(head.into()), have.map(Into::into));
-        self.send(class, Item::Subscribe(Subscribe { session, group, class: class_n, head, have }));
+        self.send(
+            class,
+            Item::Subscribe(Subscribe {
+                session,
+                group,
+                class: class_n,
+                head,
+                have,
+                elsewhere: false,
+            }),
+        );
     }
 
     /// Publishes messages of epoch 1, in one item.

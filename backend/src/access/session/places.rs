@@ -68,6 +68,10 @@ impl Session {
         self.tidy();
     }
 
+    pub(super) fn is_early(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.early.is_some())
+    }
+
     /// Whether a frame has no effect on anybody else: what a Session may do that may be a replay.
     pub(super) fn may_come_early(&self, raw: &RawFrame) -> Result<bool, Fatal> {
         let early = self.past.as_ref().and_then(|past| past.early.as_ref());

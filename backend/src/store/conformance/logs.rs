@@ -372,6 +372,13 @@ pub(crate) async fn the_head_knows_the_last_id_of_each_of_many_devices(place: &P
     assert_eq!(found, expected);
     let found = store.head(elsewhere).await.unwrap().last_ids;
     assert_eq!(found, [Origin { device: "user1/d".to_owned(), id: 77 }]);
+    let end = Seq::new(1, 2 * DEVICES + 1);
+    assert_eq!(store.last_of(log, "user1/d").await.unwrap(), (end, DEVICES + 1));
+    assert_eq!(store.last_of(log, "user1").await.unwrap(), (end, 0));
+    store.append(vec![seal(elsewhere, 2)]).await.unwrap();
+    assert_eq!(store.last_of(elsewhere, "user1/d").await.unwrap(), (Seq::new(2, 0), 77));
+    let never = LogId { class: Class::Binary, ..log };
+    assert_eq!(store.last_of(never, "user1/d").await.unwrap(), (Seq::ZERO, 0));
 }
 
 pub(crate) async fn the_head_knows_the_places_of_the_last_thousand_messages(place: &Place) {

@@ -75,8 +75,19 @@ pub(super) fn head(tables: &Tables, log: LogId) -> Result<LogHead, StoreError> {
 
 /// The last entry of a log, seals included.
 pub(super) fn last(tables: &Tables, log: LogId) -> Result<Seq, StoreError> {
+    last_at(tables, &tables.db.snapshot(), log)
+}
+
+/// The same, and the last message id of a device.
+pub(super) fn last_of(tables: &Tables, log: LogId, device: &str) -> Result<(Seq, u64), StoreError> {
     let at = tables.db.snapshot();
-    let tail = tables.tail(&at, log)?;
+    let id = at.get(&tables.devices, keys::device(log, device)).map_err(storing)?;
+    let id = id.map(|value| number(&value, "devices")).transpose()?;
+    Ok((last_at(tables, &at, log)?, id.unwrap_or_default()))
+}
+
+fn last_at(tables: &Tables, at: &Snapshot, log: LogId) -> Result<Seq, StoreError> {
+    let tail = tables.tail(at, log)?;
     let range = keys::from(log, Bound::Included(tail.trimmed));
     match at.range(&tables.entries, range).next_back() {
         Some(guard) => place(guard, log),

@@ -152,6 +152,19 @@ pub(super) async fn last(shared: &Shared, log: LogId) -> Result<Seq, StoreError>
     values::places(answer).map(|[last]| last).ok_or_else(|| unreadable("the end of a log", &key))
 }
 
+/// The last entry of a log, and the last message id of a device.
+pub(super) async fn last_of(
+    shared: &Shared,
+    log: LogId,
+    device: String,
+) -> Result<(Seq, u64), StoreError> {
+    let key = shared.keys.meta(log);
+    let mut both = cmd("HMGET");
+    both.arg(&key).arg(LAST).arg([DEVICE, device.as_bytes()].concat());
+    let answer = shared.history.command(&both).await.map_err(|e| failed(&e, &key))?;
+    values::place_and_number(answer).ok_or_else(|| unreadable("the end of a log", &key))
+}
+
 /// The state of a room.
 pub(super) async fn state(
     shared: &Shared,

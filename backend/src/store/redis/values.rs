@@ -65,6 +65,13 @@ pub(super) fn places<const N: usize>(value: Value) -> Option<[Seq; N]> {
     items(value)?.into_iter().map(place).collect::<Option<Vec<_>>>()?.try_into().ok()
 }
 
+/// A place and a number of a hash, asked for by name; zeros for what is not there.
+pub(super) fn place_and_number(value: Value) -> Option<(Seq, u64)> {
+    let [place, n] = <[Value; 2]>::try_from(items(value)?).ok()?;
+    let [place] = places(Value::Array(vec![place]))?;
+    Some((place, if n == Value::Nil { 0 } else { number(&n)? }))
+}
+
 /// The entries of a stream, each with its record.
 pub(super) fn entries(value: Value) -> Option<Vec<(Seq, Vec<u8>)>> {
     let entry = |value| {
