@@ -21,13 +21,15 @@ use crate::{
     auth::{Auth, TokenKey},
     config::{Config, ConfigProblem, HistorySync, RedisConfig, StoreConfig},
     control::{Control, owner_config},
+    directory::{self, Directory, Lookup, MemoryDirectory, Writing},
     http2,
     links::{LinkService, Links},
     roles::{Role, Roles},
     room::Kind,
     shard::{Gateways, Owner},
     store::{
-        Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisOptions, Store, StoreError,
+        Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisDirectory, RedisOptions,
+        Store, StoreError,
     },
     uplink::{Dialler, UplinkService},
 };
@@ -36,6 +38,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long peers may then take to read what is queued for them.
 const FLUSH: Duration = Duration::from_secs(2);
+/// How long the directory may then take to be told of what has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Between two tries to open a store whose servers are not there.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Connections that wait to be accepted: two of each gateway, and one of each access, at once.
@@ -84,6 +88,8 @@ pub struct Backend {
     links: Links,
     access: Option<Access>,
     auth: Option<Auth>,
+    lookup: Lookup,
+    writing: Writing,
     room: Option<Owner>,
     peer: Option<Owner>,
     control: Control,
@@ -162,16 +168,19 @@ impl Backend {
         let links = Links::new(welcome);
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let store = if roles.has(Role::Room) || roles.has(Role::Peer) {
-            Some(open_store(&config, tell).await?)
+            Some(open_store(&config, &tell).await?)
         } else {
             None
         };
+        let opened = open_directory(&config, &tell).await?;
+        let (recorder, writing, lookup) = directory::start(opened);
         let listener = socket.listen(BACKLOG).map_err(listen)?;
         let start = |role, kind| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
             let (config, stop) = (owner_config(&config), stop_owners.clone());
-            Some(Owner::start(config, kind, Arc::clone(store), gateways, &owner_tasks, stop))
+            let (store, recorder) = (Arc::clone(store), Some(recorder.clone()));
+            Some(Owner::start(config, kind, store, gateways, recorder, &owner_tasks, stop))
         };
         let room = start(Role::Room, Kind::Room);
         let peer = start(Role::Peer, Kind::Inbox);
@@ -179,7 +188,8 @@ impl Backend {
         let rooms_per_session = Arc::new(AtomicUsize::new(config.rooms.per_session));
         let access = if roles.has(Role::Access) {
             let owners = owners(&config, local_addr, room.as_ref(), peer.as_ref())?;
-            Some(Access::new(owners, Arc::clone(&rooms_per_session), tasks.clone()))
+            let rooms_max = Arc::clone(&rooms_per_session);
+            Some(Access::new(owners, rooms_max, recorder, tasks.clone()))
         } else {
             None
         };
@@ -200,6 +210,8 @@ impl Backend {
             links,
             access,
             auth,
+            lookup,
+            writing,
             room,
             peer,
             control,
@@ -220,6 +232,12 @@ impl Backend {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// Who is where.
+    #[must_use]
+    pub fn directory(&self) -> Lookup {
+        self.lookup.clone()
     }
 
     /// For the health endpoint.
@@ -279,9 +297,11 @@ impl Backend {
             tracing::info!("peers did not close their connections in time");
             server.abort();
         }
-        // 4. The last users of the store go, and it closes; that blocks while it writes and syncs.
+        // 4. The last users of the directory go, and it is told that they have.
         self.links.disconnect();
         drop((self.access, self.room, self.peer, uplinks));
+        self.writing.finish(LAST_WORDS).await;
+        // 5. The store goes, and it closes; that blocks while it writes and syncs.
         let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
         ended
     }
@@ -302,7 +322,7 @@ fn random() -> Result<u64, StartError> {
 }
 
 /// A store on servers that are not there yet is waited for; `tell` learns why.
-async fn open_store(config: &Config, tell: impl Fn(String)) -> Result<Arc<dyn Store>, StartError> {
+async fn open_store(config: &Config, tell: &impl Fn(String)) -> Result<Arc<dyn Store>, StartError> {
     match &config.store {
         StoreConfig::Embedded => {
             let place = format!("in {}", config.data_dir.display());
@@ -310,18 +330,42 @@ async fn open_store(config: &Config, tell: impl Fn(String)) -> Result<Arc<dyn St
             Ok(Arc::new(opened.map_err(|source| StartError::Store { place, source })?))
         }
         StoreConfig::Redis(redis) => {
-            let place = format!("on {}", redis.state);
-            loop {
-                match open_redis(redis).await {
-                    Ok(store) => return Ok(Arc::new(store)),
-                    Err(NotOpened { error, may_pass: true }) => {
-                        tell(format!("waits for the store {place}: {error}"));
-                        tokio::time::sleep(STORE_PAUSE).await;
-                    }
-                    Err(NotOpened { error: source, .. }) => {
-                        return Err(StartError::Store { place, source });
-                    }
-                }
+            let open = async || Redis::open(redis_options(redis).await?).await;
+            Ok(Arc::new(once_there(redis, tell, open).await?))
+        }
+    }
+}
+
+/// As [`open_store`].
+async fn open_directory(
+    config: &Config,
+    tell: &impl Fn(String),
+) -> Result<Arc<dyn Directory>, StartError> {
+    match &config.store {
+        StoreConfig::Embedded => Ok(Arc::new(MemoryDirectory::default())),
+        StoreConfig::Redis(redis) => {
+            let open = async || RedisDirectory::open(redis_options(redis).await?).await;
+            Ok(Arc::new(once_there(redis, tell, open).await?))
+        }
+    }
+}
+
+/// Opens what is on servers, once they are there.
+async fn once_there<T>(
+    redis: &RedisConfig,
+    tell: &impl Fn(String),
+    open: impl AsyncFn() -> Result<T, NotOpened>,
+) -> Result<T, StartError> {
+    let place = format!("on {}", redis.state);
+    loop {
+        match open().await {
+            Ok(opened) => return Ok(opened),
+            Err(NotOpened { error, may_pass: true }) => {
+                tell(format!("waits for the store {place}: {error}"));
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            Err(NotOpened { error: source, .. }) => {
+                return Err(StartError::Store { place, source });
             }
         }
     }
@@ -338,7 +382,7 @@ async fn open_embedded(config: &Config) -> Result<Embedded, StoreError> {
     opened.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
 }
 
-async fn open_redis(config: &RedisConfig) -> Result<Redis, NotOpened> {
+async fn redis_options(config: &RedisConfig) -> Result<RedisOptions, StoreError> {
     let RedisConfig { state, history, prefix, ca } = config.clone();
     let ca_pem = match ca {
         None => None,
@@ -351,7 +395,7 @@ async fn open_redis(config: &RedisConfig) -> Result<Redis, NotOpened> {
             Some(pem.map_err(told)?)
         }
     };
-    Redis::open(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) }).await
+    Ok(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) })
 }
 
 /// The owners that access passes things on to. One that is listed under this process's own address

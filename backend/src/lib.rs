@@ -6,6 +6,7 @@
 //! - `access`: the Sessions; passes what clients ask on to owners, in this process or over `uplink`.
 //! - [`shard`]: the owners of rooms and inboxes, around the pure [`room`].
 //! - [`store`]: where rooms live when their owner does not.
+//! - [`directory`]: who is where, shared by all processes.
 //! - [`auth`]: who may log in.
 
 mod access;
@@ -13,6 +14,7 @@ pub mod auth;
 mod backend;
 pub mod config;
 mod control;
+pub mod directory;
 mod http2;
 mod links;
 mod queue;

@@ -8,6 +8,7 @@ mod grace;
 mod out;
 mod owners;
 mod session;
+mod shown;
 mod space;
 mod table;
 #[cfg(test)]
@@ -30,9 +31,10 @@ pub(crate) use self::owners::{Node, OwnerId, Owners};
 use self::{
     out::{Fatal, Out, RETRY_MS, unavailable},
     session::Place,
+    shown::Showing,
     table::{Entry, Table},
 };
-use crate::{auth::Resumable, links::Link, shard::Reply};
+use crate::{auth::Resumable, directory::Recorder, links::Link, shard::Reply};
 
 /// After which a client may join again where no link of its gateway reached the owner: links are
 /// dialled anew within this time.
@@ -50,9 +52,18 @@ pub(crate) struct Inner {
 }
 
 impl Access {
-    /// `rooms_max` are the rooms that a Session may be in; it may be changed.
-    pub(crate) fn new(owners: Owners, rooms_max: Arc<AtomicUsize>, tasks: TaskTracker) -> Self {
-        Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
+    /// `rooms_max` are the rooms that a Session may be in; it may be changed. `recorder`: the way to the
+    /// directory.
+    pub(crate) fn new(
+        owners: Owners,
+        rooms_max: Arc<AtomicUsize>,
+        recorder: Recorder,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new_cyclic(|inner| {
+            let table = Table::new(Showing::new(recorder, inner, owners.access()));
+            Inner { table, owners, rooms_max, tasks }
+        }))
     }
 
     pub(crate) fn owners(&self) -> &Owners {

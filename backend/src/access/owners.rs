@@ -86,6 +86,11 @@ impl Owners {
         Self { nodes, access }
     }
 
+    /// Names this run of access.
+    pub(super) fn access(&self) -> u64 {
+        self.access
+    }
+
     pub(crate) fn ids(&self) -> impl Iterator<Item = OwnerId> {
         (0..self.nodes.len()).map(OwnerId)
     }

@@ -1,10 +1,11 @@
 //! One Session as a pure state machine: frames of its client and answers of owners go in, what is
 //! to be sent comes out. No I/O, no clock.
 
+mod noted;
 mod places;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -24,7 +25,8 @@ use super::{
     owners::OwnerId,
     space::SessionType,
 };
-use crate::roles::Role;
+use crate::{directory, roles::Role};
+use noted::{Noted, Placed};
 pub(super) use places::Place;
 
 /// What one Session may have waiting for the answer to a join: as much as the credit of its lanes,
@@ -55,7 +57,7 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     /// Of all Sessions: it may change.
     rooms_max: Arc<AtomicUsize>,
-    groups: HashMap<u64, Group>,
+    groups: Noted<Group>,
     /// Boxed: few have any.
     past: Option<Box<places::Past>>,
     /// Joins that their owners have not answered; each is answered once.
@@ -67,16 +69,17 @@ pub(super) struct Session {
 }
 
 /// A group that the Session is in.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Group {
+    session: SessionRef,
     owner: OwnerId,
     /// Someone else's inbox.
     foreign: bool,
-    /// Its name, hashed.
-    name: u64,
+    /// Its name.
+    room: Box<str>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Join {
     request: u64,
     group: Group,
@@ -108,7 +111,7 @@ impl Session {
         Self {
             identity,
             rooms_max,
-            groups: HashMap::new(),
+            groups: Noted::default(),
             past: None,
             joins: Vec::new(),
             parked: Default::default(),
@@ -288,7 +291,8 @@ impl Session {
             }
         };
         let owner = route.owner(identity.kind.owner(), &place.room);
-        let group = Group { owner, foreign: place.foreign, name: hash(&place.room) };
+        let (session, room) = (identity.session, place.room.as_str().into());
+        let group = Group { session, owner, foreign: place.foreign, room };
         let replaces = self.past.as_ref().and_then(|past| past.replaces);
         if self.joins.len() < FEW {
             self.joins.reserve_exact(1);
@@ -312,7 +316,7 @@ impl Session {
 
     fn leave(&mut self, leave: &Leave, out: &mut Vec<Out>) -> Result<Step, Fatal> {
         let (request, group) = (leave.request, leave.group);
-        let Some(Group { owner, .. }) = self.groups.remove(&group) else {
+        let Some(Group { owner, .. }) = self.groups.remove(group) else {
             return Ok(self.unknown(request, out));
         };
         let session = Some(self.identity.session);
@@ -351,7 +355,7 @@ impl Session {
     ) -> Option<Option<Place>> {
         let join = self.answered(owner, request)?;
         self.groups.insert(group, join.group);
-        let place = self.past.as_mut().and_then(|past| past.kept.remove(&group));
+        let place = self.past.as_mut().and_then(|past| past.kept.remove(group));
         Some(place.filter(|place| join.replaces != Some(place.session)))
     }
 
@@ -369,7 +373,7 @@ impl Session {
     /// An owner says that the Session is out of a group.
     pub(super) fn left(&mut self, owner: OwnerId, group: u64) {
         if self.groups.get(&group).is_some_and(|g| g.owner == owner) {
-            self.groups.remove(&group);
+            self.groups.remove(group);
         }
     }
 
@@ -387,7 +391,7 @@ impl Session {
     /// Gives up the joins that an owner has not answered, and the places that it kept.
     pub(super) fn give_up(&mut self, owner: OwnerId, out: &mut Vec<Out>) {
         if let Some(past) = &mut self.past {
-            past.kept.retain(|_, place| place.owner != owner);
+            past.kept.take(|place| place.owner == owner);
         }
         self.joins.retain(|join| {
             let lost = join.group.owner == owner;
@@ -396,6 +400,12 @@ impl Session {
             }
             !lost
         });
+    }
+}
+
+impl Placed for Group {
+    fn line(&self, group: u64) -> Bytes {
+        directory::Place::line(group, self.session.into(), self.foreign, &self.room)
     }
 }
 

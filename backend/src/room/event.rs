@@ -35,6 +35,8 @@ pub struct Join {
     pub access: u64,
     /// Number of the request.
     pub request: u64,
+    /// The room's name.
+    pub name: Text,
     /// The name that the client used.
     pub asked: Text,
     /// The user.
@@ -154,6 +156,30 @@ pub struct Counts {
     pub members: i64,
 }
 
+/// A member has come or gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Its Session.
+    pub session: SessionId,
+    /// The user.
+    pub user: Text,
+    /// The user's device.
+    pub device: Text,
+    /// It has come.
+    pub came: bool,
+}
+
+/// Who came and went, where that is wanted.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// Whether it is.
+    pub wanted: bool,
+    /// In order.
+    pub list: Vec<Move>,
+    /// Other gateways than before have members.
+    pub rerouted: bool,
+}
+
 /// Where effects are gathered; reused from event to event.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -161,6 +187,8 @@ pub struct Effects {
     pub list: Vec<Effect>,
     /// What was counted.
     pub counts: Counts,
+    /// Those whom others see come and go.
+    pub moves: Moves,
     /// Small frames are cut from here, so that not each is an allocation.
     scratch: BytesMut,
 }

@@ -57,6 +57,7 @@ impl Shard {
             open.committing = true;
             self.commits.push(group);
         }
+        self.tell_moves(group);
         let mut list = std::mem::take(&mut self.fx.list);
         for effect in list.drain(..) {
             self.effect(group, effect);
@@ -147,7 +148,8 @@ impl Shard {
             }
             None if full => self.refuse(&join, "there are as many rooms as there may be"),
             None => {
-                self.rooms.insert(group, Slot::Loading(Waiting { joins: vec![join] }));
+                let waiting = Waiting { name: join.name.clone(), joins: vec![join] };
+                self.rooms.insert(group, Slot::Loading(waiting));
                 self.start_load(group);
             }
         }
@@ -184,7 +186,8 @@ impl Shard {
             Ok(loaded) => {
                 let config = Arc::clone(&self.room_config);
                 let room = Room::new(group, self.shared.kind, config, loaded, self.now);
-                let open = OpenRoom { room, committing: false, wake: None };
+                let name = waiting.name.detached();
+                let open = OpenRoom { room, name, listing: None, committing: false, wake: None };
                 self.rooms.insert(group, Slot::Open(Box::new(open)));
                 // Arms the room's timers, also where nobody waits any more.
                 self.apply(group, Event::Tick);

@@ -1,6 +1,6 @@
 //! Rooms on their way in: what the store knows of them, once it has sealed their logs for this owner.
 
-use edgeway_proto::Class;
+use edgeway_proto::{Class, Text};
 
 use crate::{
     room::{Join, Loaded},
@@ -8,8 +8,10 @@ use crate::{
 };
 
 /// Joins that wait for their room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Waiting {
+    /// The room's name.
+    pub(super) name: Text,
     pub(super) joins: Vec<Join>,
 }
 

@@ -9,6 +9,7 @@ mod commit;
 mod config;
 mod history;
 mod inputs;
+mod listing;
 mod load;
 mod metrics;
 mod names;

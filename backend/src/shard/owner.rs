@@ -22,6 +22,7 @@ use super::{
     unreachable,
 };
 use crate::{
+    directory::Recorder,
     room::{Join, SessionId},
     store::Store,
 };
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) store: Arc<dyn Store>,
     pub(super) gateways: Arc<dyn Gateways>,
+    /// The way to the directory, where rooms are listed.
+    pub(super) recorder: Option<Recorder>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) loads: Semaphore,
@@ -101,6 +104,7 @@ impl Owner {
         kind: Kind,
         store: Arc<dyn Store>,
         gateways: Arc<dyn Gateways>,
+        recorder: Option<Recorder>,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
@@ -115,6 +119,7 @@ impl Owner {
             kind,
             store,
             gateways,
+            recorder,
             cancel,
         });
         let config = &shared.config;
@@ -284,6 +289,7 @@ impl Routes {
             session: join.session?.into(),
             access,
             request: join.request,
+            name: Text::from(join.room),
             asked: Text::from(join.asked),
             user: Text::from(join.user),
             device: Text::from(join.device),
@@ -291,7 +297,7 @@ impl Routes {
             have,
             replaces: join.replaces.map(SessionId::from),
         };
-        let bytes = join.asked.len() + join.user.len() + join.device.len();
+        let bytes = join.name.len() + join.asked.len() + join.user.len() + join.device.len();
         Some(self.routed(group, Input::Join { group, join }, bytes))
     }
 

@@ -7,12 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use edgeway_proto::Class;
+use edgeway_proto::{Class, Text};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     behind::Behind,
     commit::Commits,
+    listing::Listings,
     load::Waiting,
     metrics::level,
     outbox::Outbox,
@@ -21,6 +22,7 @@ use super::{
     requests::Reading,
 };
 use crate::{
+    directory::Listing,
     room::{Effects, Event, Loaded, Now, Room, RoomConfig, SessionId},
     store::StoreError,
 };
@@ -54,10 +56,24 @@ pub(super) enum Input {
 /// What was done beside the shard.
 #[derive(Debug)]
 pub(super) enum Done {
-    Loaded { group: u64, result: Result<Loaded, StoreError> },
-    Committed { result: Result<(), StoreError>, took: Duration },
+    Loaded {
+        group: u64,
+        result: Result<Loaded, StoreError>,
+    },
+    Committed {
+        result: Result<(), StoreError>,
+        took: Duration,
+    },
     Behind(Result<(), StoreError>),
-    PageSent { session: SessionId, group: u64 },
+    PageSent {
+        session: SessionId,
+        group: u64,
+    },
+    /// The directory asks for all of a room.
+    Asked {
+        group: u64,
+        epoch: u64,
+    },
 }
 
 pub(super) enum Slot {
@@ -67,6 +83,9 @@ pub(super) enum Slot {
 
 pub(super) struct OpenRoom {
     pub(super) room: Room,
+    pub(super) name: Text,
+    /// Its listing in the directory, once anybody has come.
+    pub(super) listing: Option<Listing>,
     /// It is among those that have something to store, or in the commit that is under way.
     pub(super) committing: bool,
     /// When it is woken next. Timers for other times are left over from before.
@@ -89,6 +108,7 @@ pub(super) struct Shard {
     pub(super) behind: Behind,
     pub(super) timers: BinaryHeap<Reverse<(Duration, u64)>>,
     pub(super) fx: Effects,
+    pub(super) listings: Option<Listings>,
     /// Bytes that wait for the store, over all rooms.
     pub(super) pending_bytes: usize,
     pub(super) now: Now,
@@ -113,6 +133,9 @@ impl Shard {
     ) -> Self {
         let config = &shared.config;
         let (done_tx, done) = mpsc::unbounded_channel();
+        let listings = Listings::new(shared.kind, shared.recorder.as_ref(), &done_tx);
+        let mut fx = Effects::default();
+        fx.moves.wanted = listings.is_some();
         Self {
             metrics: Arc::new(super::metrics::Metrics::new(shared.kind, index)),
             rooms: HashMap::new(),
@@ -127,7 +150,8 @@ impl Shard {
                 config.chat_append_interval,
             ),
             timers: BinaryHeap::new(),
-            fx: Effects::default(),
+            fx,
+            listings,
             pending_bytes: 0,
             now: Now { since_start: Duration::ZERO, wall_ms: wall_ms() },
             start: Instant::now(),
@@ -254,6 +278,7 @@ impl Shard {
             }
             Done::PageSent { session, group } => self.page_sent(session, group),
             Done::Behind(result) => self.behind_done(result),
+            Done::Asked { group, epoch } => self.asked(group, epoch),
         }
     }
 

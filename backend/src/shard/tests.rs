@@ -119,7 +119,7 @@ impl Bench {
         let gateways: Arc<Recorder> = Arc::default();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let (s, g, c) = (store.clone(), gateways.clone(), cancel.clone());
-        let owner = Owner::start(config, Kind::Room, s, g, &tasks, c);
+        let owner = Owner::start(config, Kind::Room, s, g, None, &tasks, c);
         let (tx, replies) = mpsc::unbounded_channel();
         let link = owner.attach(77, Arc::new(tx));
         Self { owner, link, replies, gateways, store, tasks, cancel }

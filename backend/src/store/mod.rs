@@ -15,7 +15,7 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 use futures_util::future::try_join_all;
 
-pub use self::redis::{NotOpened, Redis, RedisOptions, RedisServer, RedisUrl};
+pub use self::redis::{NotOpened, Redis, RedisDirectory, RedisOptions, RedisServer, RedisUrl};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 
 /// Messages whose place a new owner gets: enough to answer the repeats of a reconnect.

@@ -8,6 +8,7 @@
 
 mod append;
 mod dial;
+mod directory;
 mod error;
 mod groups;
 mod keys;
@@ -28,7 +29,6 @@ use edgeway_proto::{Class, Seq};
 use redis::RedisError;
 use tokio::sync::Semaphore;
 
-pub use self::url::RedisUrl;
 use self::{
     append::{Part, parts},
     error::may_pass,
@@ -37,6 +37,7 @@ use self::{
     script::Script,
     writer::{Queue, Writer},
 };
+pub use self::{directory::RedisDirectory, url::RedisUrl};
 use super::{
     Append, LogHead, LogId, LogPage, Opened, Record, Store, StoreError, StoreFuture, page::Wanted,
     queue::closed,
