@@ -198,7 +198,9 @@ impl Server {
         let Self { edge, gateway, backend, health, http, reload, broken } = self;
         reload.tell();
         let reload = Arc::new(reload);
-        health.started(ready(gateway.as_ref(), backend.as_ref()), Arc::clone(&reload));
+        let lookup = backend.as_ref().map(Backend::directory);
+        let ready = ready(gateway.as_ref(), backend.as_ref());
+        health.started(ready, Arc::clone(&reload), lookup);
         let core = Handle::current();
         let mut running = Running { health, tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {

@@ -21,7 +21,8 @@ fn report(line: &str) -> Value {
 
 #[test]
 fn everybody_who_comes_is_let_in_and_out() {
-    let report = report("joins --members 3,30 --rooms 2 --guests 50 --rate 100 --secs 2 --ratio 1000");
+    let report =
+        report("joins --members 3,30 --rooms 2 --guests 50 --rate 100 --secs 2 --ratio 1000");
     let runs = report["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2);
     for (run, members) in runs.iter().zip([3, 30]) {
@@ -44,7 +45,9 @@ fn one_user_joins_many_rooms_in_one_call_and_each_tells_it_once() {
 #[test]
 fn what_cannot_be_is_refused() {
     let loadtest = env!("CARGO_BIN_EXE_loadtest");
-    for line in ["joins --many 300 --door access", "joins --redis redis://localhost", "joins --rate 0"] {
+    for line in
+        ["joins --many 300 --door access", "joins --redis redis://localhost", "joins --rate 0"]
+    {
         let output = Command::new(loadtest).args(line.split(' ')).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{line}");
     }
