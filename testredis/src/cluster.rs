@@ -105,6 +105,41 @@ impl Cluster {
         TlsFront::ca_pem()
     }
 
+    /// Adds a node that has what the node `of` has, and takes its place when that is lost.
+    ///
+    /// # Panics
+    /// Where it does not follow within a minute.
+    #[must_use]
+    pub fn add_replica(&self, options: &Options, of: usize) -> Server {
+        let replica = node(options, None);
+        let (master, mut to) = (&self.nodes[of], connect(&replica));
+        let id: String = cmd("CLUSTER").arg("MYID").query(&mut connect(master)).unwrap();
+        ask(&mut to, cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(master.port()));
+        let deadline = Instant::now() + FORM;
+        let mut until = |what: &str, there: &mut dyn FnMut(&mut Connection) -> bool| {
+            while !there(&mut to) {
+                assert!(Instant::now() < deadline, "a replica: {what}");
+                sleep(Duration::from_millis(50));
+            }
+        };
+        until("is not taken", &mut |to| {
+            cmd("CLUSTER").arg("REPLICATE").arg(&id).query::<()>(to).is_ok()
+        });
+        until("does not follow", &mut |to| {
+            let told: String = cmd("INFO").arg("replication").query(to).unwrap();
+            told.contains("master_link_status:up")
+        });
+        // The others have to know of it, or they do not vote for it.
+        for other in &self.nodes {
+            let mut to = connect(other);
+            until("is not known", &mut |_| {
+                let told: String = cmd("CLUSTER").arg("INFO").query(&mut to).unwrap();
+                told.contains(&format!("cluster_known_nodes:{}", NODES + 1))
+            });
+        }
+        replica
+    }
+
     /// Its nodes.
     pub fn nodes(&mut self) -> &mut [Server] {
         &mut self.nodes

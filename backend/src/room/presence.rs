@@ -64,10 +64,12 @@ impl Presence {
         self.due
     }
 
-    /// The user comes (`was` false) or goes (`was` true).
-    pub(crate) fn touch(&mut self, user: &Text, was: bool, now: Duration) {
+    /// The user comes (`was` false) or goes (`was` true), in a room of so many.
+    pub(crate) fn touch(&mut self, user: &Text, was: bool, users: usize, now: Duration) {
         self.due.get_or_insert_with(|| self.beat.after(now));
-        if self.nameless || self.touched.len() >= self.names_max.saturating_mul(4) {
+        // A room so large hardly shrinks to where names are told before the next beat.
+        let large = users > self.names_max.saturating_mul(4);
+        if self.nameless || large || self.touched.len() >= self.names_max.saturating_mul(4) {
             self.nameless = true;
             self.touched.clear();
         } else if !self.touched.contains_key(user) {

@@ -164,6 +164,35 @@ async fn while_a_node_of_a_cluster_is_away_the_rooms_of_the_others_go_on() {
     }
 }
 
+/// Redis answers before its replica has the write: what the replica had is what the test may ask for.
+#[tokio::test]
+async fn a_replica_takes_the_place_of_a_lost_node_and_appends_go_on_there() {
+    let mut cluster = Cluster::start(&durable());
+    let urls = cluster.urls();
+    let replica = cluster.add_replica(&durable(), 1);
+    let store = open(options(&urls, true)).await;
+    let mut logs = Vec::new();
+    for n in 0..12 {
+        let log = new_log(&store, &format!("room {n}")).await;
+        store.append(append(log, 1, 10)).await.unwrap();
+        logs.push(log);
+    }
+    let replicas: i64 = ask(&urls[1], &["WAIT", "1", "60000"]);
+    assert_eq!(replicas, 1);
+    cluster.nodes()[1].stop();
+    for log in &logs {
+        until_stored(&store, &append(*log, 2, 10)).await;
+    }
+    let keys: Vec<String> = ask(&replica.url(), &["KEYS", "*"]);
+    let moved = logs.iter().filter(|log| keys.contains(&store.shared.keys.log(**log)));
+    assert!(moved.count() > 0, "none was on the node");
+    for log in logs {
+        let page = store.read(log, Seq::ZERO, 100, usize::MAX, 0).await.unwrap();
+        let counters: Vec<u64> = page.records.iter().map(|r| r.seq.counter).collect();
+        assert_eq!(counters, [1, 2]);
+    }
+}
+
 #[tokio::test]
 async fn at_the_bound_of_the_queue_appends_wait_and_none_is_lost() {
     let store = Arc::new(open(RedisOptions { queue_bytes: 2_000, ..on_single() }).await);
