@@ -10,6 +10,7 @@ mod config;
 mod handover;
 mod history;
 mod inputs;
+mod listing;
 mod load;
 mod metrics;
 mod names;

@@ -24,6 +24,7 @@ use super::{
     unreachable,
 };
 use crate::{
+    directory::Recorder,
     registry::Tenure,
     ring::Ring,
     room::{Join, SessionId},
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     pub(super) gateways: Arc<dyn Gateways>,
     /// Of rooms whose strokes have owners of their own.
     pub(super) strokes: Option<Arc<dyn StrokeOwners>>,
+    /// The way to the directory, where rooms are listed.
+    pub(super) recorder: Option<Recorder>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) loads: Semaphore,
@@ -115,6 +118,7 @@ impl Owner {
         store: Arc<dyn Store>,
         gateways: Arc<dyn Gateways>,
         strokes: Option<Arc<dyn StrokeOwners>>,
+        recorder: Option<Recorder>,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
@@ -133,6 +137,7 @@ impl Owner {
             store,
             gateways,
             strokes,
+            recorder,
             cancel,
         });
         let config = &shared.config;
