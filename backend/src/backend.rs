@@ -36,7 +36,7 @@ use crate::{
     registry::{Instance, Load, Measure, Registry, View},
     roles::{Role, Roles},
     room::Kind,
-    shard::{Gateways, Owner, StrokeOwners},
+    shard::{Environment, Gateways, Owner, StrokeOwners},
     store::{
         Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisDirectory, RedisOptions,
         Store, StoreError, read_ca,
@@ -200,10 +200,10 @@ impl Backend {
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
-            let (config, stop) = (owner_config(&config), stop_owners.clone());
             let (store, recorder) = (Arc::clone(store), Some(recorder.clone()));
-            let tasks = &owner_tasks;
-            Some(Owner::start(config, kind, store, gateways, strokes, recorder, tasks, stop))
+            let environment = Environment { store, gateways, strokes, recorder };
+            let (config, stop) = (owner_config(&config), stop_owners.clone());
+            Some(Owner::start(config, kind, environment, &owner_tasks, stop))
         };
         let mut owned = Owned {
             binary: start(Role::Binary, Kind::Strokes, None),

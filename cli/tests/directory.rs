@@ -5,7 +5,7 @@
 mod support;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -47,6 +47,9 @@ fn users(members: &Value) -> Vec<&str> {
 /// A cluster of processes on one Redis.
 struct Processes {
     gateways: Vec<String>,
+    dir: PathBuf,
+    /// Where access listens.
+    access: String,
     /// Where the peer process answers.
     peer_http: String,
     running: Vec<(&'static str, Process)>,
@@ -66,33 +69,37 @@ impl Processes {
         );
         write(path, "edgeway.toml", &text);
         let any = "127.0.0.1:0";
-        let backend = |role, addr: &str| {
-            let args = ["backend", "--config", "edgeway.toml", "--roles", role, "--listen", addr];
-            Process::spawn(path, &[&args[..], &["--http", any, "--data-dir", role]].concat())
-        };
+        let (gateways, running, peer_http) = (Vec::new(), Vec::new(), String::new());
+        let mut processes =
+            Self { gateways, dir: path.to_owned(), access: access.clone(), peer_http, running };
         let mut running = vec![
-            ("room", backend("room", &room)),
-            ("peer", backend("peer", &peer)),
-            ("access", backend("access", &access)),
+            ("room", processes.backend("room", &room)),
+            ("peer", processes.backend("peer", &peer)),
+            ("access", processes.backend("access", &access)),
         ];
-        let mut peer_http = String::new();
         for (role, process) in &mut running {
             let ready = process.wait_for("ready grpc=");
             if *role == "peer" {
-                peer_http = ready.split("http=").nth(1).unwrap().to_owned();
+                processes.peer_http = ready.split("http=").nth(1).unwrap().to_owned();
             }
         }
-        let mut gateways = Vec::new();
         for name in ["gw-1", "gw-2"] {
             let args = ["gateway", "--config", "edgeway.toml", "--name", name, "--http", any];
             let args = [&args[..], &["--quic", any, "--tcp", any]].concat();
             let mut gateway = Process::spawn(path, &args);
             let ready = gateway.wait_for("ready ");
             let quic = ready.split("quic=").nth(1).unwrap().split(' ').next().unwrap();
-            gateways.push(quic.to_owned());
+            processes.gateways.push(quic.to_owned());
             running.push(("gateway", gateway));
         }
-        Self { gateways, peer_http, running }
+        processes.running = running;
+        processes
+    }
+
+    fn backend(&self, role: &str, addr: &str) -> Process {
+        let args = ["backend", "--config", "edgeway.toml", "--roles", role, "--listen", addr];
+        let beside = ["--http", "127.0.0.1:0", "--data-dir", role];
+        Process::spawn(&self.dir, &[&args[..], &beside].concat())
     }
 
     fn chat(&self, path: &Path, user: &str, room: &str, gateway: usize) -> Process {
@@ -160,6 +167,45 @@ fn another_process_tells_who_is_where_as_members_come_and_go_over_two_gateways()
         let (code, _, log) = process.finish();
         assert_eq!(code, 0, "{role}: {log}");
     }
+}
+
+#[test]
+fn what_a_session_has_outlives_its_access_and_is_its_successor_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, redis) = (dir.path(), Server::start(&Options::default()));
+    let mut processes = Processes::start(path, &redis);
+    let http = processes.peer_http.clone();
+    let mut ada = processes.chat(path, "ada", "maths", 0);
+    let chat = |user: &Value| {
+        let sessions = user["sessions"].as_array().unwrap();
+        sessions.iter().find(|session| session["type"] == "chat").cloned().unwrap_or(Value::Null)
+    };
+    let before = chat(&until(&http, "/users/ada", |user| chat(user)["rooms"] == 1));
+
+    let at = processes.running.iter().position(|(role, _)| *role == "access").unwrap();
+    let (_, access) = processes.running.remove(at);
+    access.signal("KILL");
+    drop(access);
+    // The room's owner hears of it; what the Session had is there for whoever takes it over.
+    until(&http, "/rooms/maths/members", |members| members["total"] == 0);
+    let kept = chat(&until(&http, "/users/ada", |_| true));
+    assert_eq!(kept, before);
+
+    let access = processes.backend("access", &processes.access.clone());
+    processes.running.push(("access", access));
+    let (_, access) = processes.running.last_mut().unwrap();
+    access.wait_for("ready grpc=");
+    let after = until(&http, "/users/ada", |user| {
+        let session = chat(user);
+        session["rooms"] == 1 && session["access"] != before["access"]
+    });
+    assert!(chat(&after)["generation"].as_u64() >= before["generation"].as_u64(), "{after}");
+    let members = until(&http, "/rooms/maths/members", |members| members["total"] == 1);
+    assert_eq!(users(&members), ["ada"]);
+    ada.type_in("/signal here again\n");
+    ada.wait_for("ada (signal): here again");
+    assert_eq!(ada.finish().0, 0);
+    until(&http, "/users/ada", |user| user["sessions"].as_array().unwrap().is_empty());
 }
 
 #[test]

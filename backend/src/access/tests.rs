@@ -494,8 +494,10 @@ fn the_directory_is_told_of_each_place_that_comes_or_goes() {
     assert_eq!(told.of(&mut new), 2);
     new.adopt(OLDER, new.places().into_iter().map(|place| Place { group: 5, ..place }).collect());
     assert_eq!(told.of(&mut new), 3);
-    new.give_up(ROOMS, &mut Vec::new());
-    assert_eq!(told.of(&mut new), 2);
+    drive(&mut new, Class::Binary, &[stroke(7, 1)]);
+    assert_eq!(told.of(&mut new), 3, "who has drawn has the same place");
+    assert_eq!(new.lose_owner(ROOMS, &mut Vec::new()), 2);
+    assert_eq!(told.of(&mut new), 0, "what was kept is lost too");
 }
 
 #[test]

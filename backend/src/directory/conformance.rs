@@ -2,6 +2,8 @@
 //! `open` gives one that other tests may use too.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod who;
+
 use std::{
     sync::{
         Arc,
@@ -13,6 +15,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{Action, Directory, Found, Name, Outcome, Term, Write};
+pub(crate) use who::*;
 
 /// Makes a test of each promise.
 macro_rules! promises {
@@ -31,14 +34,25 @@ macro_rules! promises {
             a_renewed_listing_stays
             a_closed_listing_is_gone_and_its_term_is_remembered
             the_sessions_of_a_user_are_known
-            a_batch_is_answered_in_its_order
+            a_batch_is_answered_in_its_order;
+            the_members_of_a_room_are_known_as_they_come_and_go
+            the_route_of_a_room_is_known
+            of_two_owners_of_a_room_the_later_one_is_believed
+            where_a_user_is_is_known_of_each_device
+            what_a_session_has_outlives_its_access_until_another_one_has_it
         }
     };
-    ($open:expr; $($promise:ident)*) => {
+    ($open:expr; $($promise:ident)*; $($of_processes:ident)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $promise() {
                 $crate::directory::conformance::$promise(&*$open.await).await;
+            }
+        )*
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $of_processes() {
+                $crate::directory::conformance::$of_processes(&$open.await).await;
             }
         )*
     };

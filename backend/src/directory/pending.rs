@@ -241,6 +241,11 @@ impl<S: Clone> Pending<S> {
             let lives = self.lives();
             let Some(kept) = self.kept.get_mut(&id) else { continue };
             kept.listed = false;
+            if kept.standing == Standing::Over {
+                // Whoever had the later term may be gone: then this is the truth again.
+                self.lose(id);
+                continue;
+            }
             if !kept.is_known() || kept.work.is_some() {
                 // Comes back when it has been written.
                 continue;
@@ -324,7 +329,7 @@ impl<S: Clone> Pending<S> {
         match kept.standing {
             Standing::Closed => return self.queue(id),
             Standing::Known if waits => return self.queue(id),
-            Standing::Known if !kept.listed => {
+            Standing::Known | Standing::Over if !kept.listed => {
                 kept.listed = true;
                 self.renewals.push_back((now + self.config.renew, id));
             }

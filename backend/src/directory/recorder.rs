@@ -270,9 +270,9 @@ impl Writer {
                     self.told(&error, "the directory cannot be written");
                     None
                 }
-                // Nothing that is tried again will help; whoever opens the listing next may have more luck.
+                // Nothing that is tried again soon will help.
                 Err(error) => {
-                    self.told(&error, "a listing of the directory is given up");
+                    self.told(&error, "a listing of the directory cannot be written");
                     Some(Outcome::Stale)
                 }
             };

@@ -178,7 +178,6 @@ impl Sim {
                 let (access, asked) = (session % 2, Text::from("room"));
                 let session = id(session);
                 let join = Join {
-                    name: Text::from("room"),
                     session,
                     access,
                     request: 1,

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 
 pub use crate::room::{Kind, RoomConfig};
 pub use config::{LiveConfig, OwnerConfig};
-pub use owner::{AccessLink, Owner};
+pub use owner::{AccessLink, Environment, Owner};
 pub(crate) use strokes::WeakOwner;
 
 /// The links to gateways.

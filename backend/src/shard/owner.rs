@@ -64,9 +64,7 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) store: Arc<dyn Store>,
     pub(super) gateways: Arc<dyn Gateways>,
-    /// Of rooms whose strokes have owners of their own.
     pub(super) strokes: Option<Arc<dyn StrokeOwners>>,
-    /// The way to the directory, where rooms are listed.
     pub(super) recorder: Option<Recorder>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
@@ -105,23 +103,42 @@ impl Access {
     }
 }
 
+/// What an owner works with.
+#[derive(Clone)]
+pub struct Environment {
+    /// Where rooms live when nobody owns them.
+    pub store: Arc<dyn Store>,
+    /// The links to gateways.
+    pub gateways: Arc<dyn Gateways>,
+    /// Of rooms whose strokes have owners of their own.
+    pub strokes: Option<Arc<dyn StrokeOwners>>,
+    /// The way to the directory, where rooms are to be listed.
+    pub recorder: Option<Recorder>,
+}
+
+impl Environment {
+    /// Without owners of strokes and without a directory.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, gateways: Arc<dyn Gateways>) -> Self {
+        Self { store, gateways, strokes: None, recorder: None }
+    }
+}
+
 /// What an item costs of a queue beside its frames, roughly.
 const ITEM_BYTES: usize = 256;
 
 impl Owner {
-    /// Starts the shards as tasks of `tasks`; those of [`Kind::Apart`] need `strokes`. When `cancel` is, they
+    /// Starts the shards as tasks of `tasks`; those of [`Kind::Apart`] need the owners of strokes. When `cancel` is, they
     /// store and answer what they have accepted, for at most [`OwnerConfig::drain`], and end.
     #[must_use]
     pub fn start(
         config: OwnerConfig,
         kind: Kind,
-        store: Arc<dyn Store>,
-        gateways: Arc<dyn Gateways>,
-        strokes: Option<Arc<dyn StrokeOwners>>,
-        recorder: Option<Recorder>,
+        environment: Environment,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
+        let Environment { store, gateways, strokes, recorder } = environment;
         let shared = Arc::new(Shared {
             live: LiveConfig::new(&config),
             rooms_a_shard: config.rooms_max.div_ceil(config.shards.get()),

@@ -316,6 +316,7 @@ impl Shard {
         self.metrics.bulk_bytes.set(level(self.bulk.bytes()));
         self.metrics.pending_bytes.set(level(self.pending_bytes));
         self.metrics.unstored_bytes.set(level(self.behind.bytes()));
+        self.metrics.early_routes.set(level(self.early_routes.count(self.now.since_start)));
     }
 
     fn done(&mut self, done: Done) {

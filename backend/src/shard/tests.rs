@@ -120,8 +120,8 @@ impl Bench {
         change(&mut config);
         let gateways: Arc<Recorder> = Arc::default();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let (s, g, c) = (store.clone(), gateways.clone(), cancel.clone());
-        let owner = Owner::start(config, Kind::Room, s, g, None, &tasks, c);
+        let environment = Environment::new(store.clone(), gateways.clone());
+        let owner = Owner::start(config, Kind::Room, environment, &tasks, cancel.clone());
         let (tx, replies) = mpsc::unbounded_channel();
         let link = owner.attach(77, Arc::new(tx));
         Self { owner, link, replies, gateways, store, tasks, cancel }

@@ -41,7 +41,8 @@ pub(super) enum Standing {
     Lost { asked: u64 },
     /// Nothing of it is to be stored any more, but that it is closed.
     Closed,
-    /// A later term has it.
+    /// A later term has it. It is tried again once a round: generations go by clocks, which may differ, so that
+    /// the later term may be that of who is gone.
     Over,
 }
 

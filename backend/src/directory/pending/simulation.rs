@@ -30,6 +30,8 @@ enum Step {
     /// The directory loses a listing, or all.
     Lose(usize),
     LoseAll,
+    /// Somebody writes a listing by a later term.
+    Rival(usize),
     Pass(u64),
 }
 
@@ -55,6 +57,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Answer),
         1 => (0..LISTINGS).prop_map(Step::Lose),
         1 => Just(Step::LoseAll),
+        1 => (0..LISTINGS).prop_map(Step::Rival),
         2 => (1..40_u64).prop_map(Step::Pass),
     ]
 }
@@ -120,8 +123,25 @@ impl Run {
                 self.directory.forget(&name(at));
             }
             Step::LoseAll => self.directory = MemoryDirectory::default(),
+            Step::Rival(at) => self.rival(at).await,
             Step::Pass(seconds) => self.now += Duration::from_secs(seconds),
         }
+    }
+
+    async fn rival(&mut self, at: usize) {
+        let write = Write {
+            name: name(at),
+            term: Term(self.truth[at].1, 1),
+            action: Action::Anew,
+            before: 0,
+            after: 1,
+            head: Some(head(255)),
+            added: vec![line(100)],
+            removed: Vec::new(),
+            total: 1,
+            lives: Duration::from_secs(3600),
+        };
+        self.directory.write(vec![Arc::new(write)]).await;
     }
 
     async fn write(&mut self, most: usize, fate: Fate) {
@@ -156,6 +176,13 @@ impl Run {
     }
 
     async fn check(&mut self) {
+        // What rivals have left vanishes when its time is over.
+        for at in 0..LISTINGS {
+            let found = self.directory.read(name(at), Bytes::new(), 1).await.unwrap();
+            if found.is_some_and(|found| found.term.1 == 1) {
+                self.directory.forget(&name(at));
+            }
+        }
         // Two rounds, in which all is renewed and so compared.
         for _ in 0..200 {
             self.write(LISTINGS, Fate::Good).await;

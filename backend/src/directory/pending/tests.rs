@@ -181,6 +181,31 @@ fn an_earlier_term_writes_nothing_more_and_leaves_quietly() {
 }
 
 #[test]
+fn what_a_later_term_had_is_tried_again_once_a_round() {
+    let renew = DirectoryConfig::default().renew;
+    let mut pending = pending(|_| {});
+    let room = open(&mut pending, "a");
+    let mut now = START;
+    let (id, _) = pending.take(now).unwrap();
+    pending.answered(id, Some(Outcome::Stale), now);
+    for outcome in [Outcome::Stale, Outcome::Stale, Outcome::Done] {
+        pending.line(room, line(1), true);
+        assert_eq!((pending.take(now), pending.want()), (None, None), "not at once");
+        assert_eq!(pending.due(), Some(now + renew));
+        now += renew;
+        assert_eq!((pending.take(now), pending.due()), (None, Some(Duration::ZERO)));
+        assert_eq!((pending.want(), pending.want()), (Some(0), None));
+        pending.anew(room, Bytes::from_static(b"head"), [line(1)].into_iter().collect());
+        let (id, write) = pending.take(now).unwrap();
+        assert_eq!((write.action, write.total), (Action::Anew, 1));
+        pending.answered(id, Some(outcome), now);
+    }
+    pending.line(room, line(2), true);
+    assert_eq!(flush(&mut pending, now).len(), 1);
+    assert_eq!(pending.bytes(), 0);
+}
+
+#[test]
 fn listings_are_renewed_in_time_and_not_all_at_once() {
     const RENEW: Duration = Duration::from_secs(20);
     let mut pending = pending(|c| {

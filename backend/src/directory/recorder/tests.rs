@@ -121,8 +121,8 @@ async fn while_the_directory_is_away_nothing_waits_and_then_it_says_the_truth() 
         (0..20).map(|n| (n.to_string(), Room::open(&recorder, &n.to_string()))).collect();
     for round in 0..6 {
         directory.away.store(round % 2 == 1, Ordering::SeqCst);
-        for n in 0..2_000 {
-            rooms[n as usize % 20].1.toggle(line(round * 700 + n));
+        for (n, (_, room)) in (0..2_000).zip(rooms.iter().cycle()) {
+            room.toggle(line(round * 700 + n));
         }
         sleep(Duration::from_millis(20)).await;
     }

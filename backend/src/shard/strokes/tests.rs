@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     super::{
-        AccessLink, Gateways, OwnerConfig, Replies, StrokeOwners,
+        AccessLink, Environment, OwnerConfig, Replies, StrokeOwners,
         memory_store::MemoryStore,
         tests::{Recorder, history, message, page},
     },
@@ -72,9 +72,8 @@ impl Bench {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let start = |kind, strokes| {
             let (config, cancel) = (config.clone(), cancel.clone());
-            let store: Arc<dyn Store> = store.clone();
-            let gateways: Arc<dyn Gateways> = gateways.clone();
-            Owner::start(config, kind, store, gateways, strokes, &tasks, cancel)
+            let environment = Environment::new(store.clone(), gateways.clone());
+            Owner::start(config, kind, Environment { strokes, ..environment }, &tasks, cancel)
         };
         let rooms = start(Kind::Apart, Some(way.clone() as Arc<dyn StrokeOwners>));
         let strokes = start(Kind::Strokes, None);
@@ -316,10 +315,9 @@ async fn routes_are_told_again_when_the_owners_of_strokes_are_others() {
     bench.announced(1).await;
     // One that takes the first one's place, and knows nothing.
     let tasks = TaskTracker::new();
-    let gateways: Arc<dyn Gateways> = bench.gateways.clone();
-    let store: Arc<dyn Store> = bench.store.clone();
+    let environment = Environment::new(bench.store.clone(), bench.gateways.clone());
     let (config, cancel) = (OwnerConfig::default(), CancellationToken::new());
-    let next = Owner::start(config, Kind::Strokes, store, gateways, None, &tasks, cancel);
+    let next = Owner::start(config, Kind::Strokes, environment, &tasks, cancel);
     let link = next.attach(88, Arc::new(Back(bench.rooms.downgrade())));
     *bench.way.0.lock() = Some(link);
     bench.rooms.strokes_moved();
