@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply, StrokeOwners,
+    Environment, Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply, StrokeOwners,
     handover::MOVING,
     history::error_frame,
     names::{Finder, LookUp, Names},
@@ -100,27 +100,6 @@ impl Access {
             tracing::warn!(access = self.name, "an access link does not take its replies");
             self.lost.cancel();
         }
-    }
-}
-
-/// What an owner works with.
-#[derive(Clone)]
-pub struct Environment {
-    /// Where rooms live when nobody owns them.
-    pub store: Arc<dyn Store>,
-    /// The links to gateways.
-    pub gateways: Arc<dyn Gateways>,
-    /// Of rooms whose strokes have owners of their own.
-    pub strokes: Option<Arc<dyn StrokeOwners>>,
-    /// The way to the directory, where rooms are to be listed.
-    pub recorder: Option<Recorder>,
-}
-
-impl Environment {
-    /// Without owners of strokes and without a directory.
-    #[must_use]
-    pub fn new(store: Arc<dyn Store>, gateways: Arc<dyn Gateways>) -> Self {
-        Self { store, gateways, strokes: None, recorder: None }
     }
 }
 

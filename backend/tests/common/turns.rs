@@ -40,6 +40,8 @@ pub struct Turns {
 struct State {
     counting: AtomicBool,
     turns: AtomicUsize,
+    /// The directory has been told something.
+    directory: AtomicBool,
 }
 
 enum Event {
@@ -73,6 +75,13 @@ impl Turns {
 
     pub fn url(&self) -> String {
         format!("redis://{}", self.addr)
+    }
+
+    /// Waits until the directory is told something: what was held back is known for what it is.
+    pub async fn directory(&self) {
+        while !self.state.directory.load(Ordering::SeqCst) {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// How many turns something takes. Before and after, the way is free.
@@ -217,6 +226,7 @@ async fn run(mut events: UnboundedReceiver<Event>, state: Arc<State>) {
             }
         }
         if !counting() {
+            state.directory.fetch_or(!held.later.is_empty(), Ordering::SeqCst);
             held.ask_later().await;
             held.ask().await;
         } else if !held.asked.is_empty() {

@@ -323,3 +323,18 @@ async fn routes_are_told_again_when_the_owners_of_strokes_are_others() {
     bench.rooms.strokes_moved();
     assert_eq!(bench.announced(2).await, [Seq::new(1, 0), Seq::new(2, 0)]);
 }
+
+#[test]
+fn early_routes_are_kept_for_a_time_and_no_more_than_there_may_be() {
+    let (mut routes, second) = (EarlyRoutes::default(), Duration::from_secs(1));
+    let route = |group| rooms::Route { group, ..rooms::Route::default() };
+    for group in 1..=4 {
+        assert!(!routes.keep(second * group, 4, 77, route(u64::from(group))));
+    }
+    assert!(!routes.keep(second * 5, 4, 77, route(4)), "told again");
+    assert!(routes.keep(second * 6, 4, 77, route(5)), "the oldest goes");
+    let kept: Vec<_> = routes.0.iter().map(|(_, _, route)| route.group).collect();
+    assert_eq!((routes.count(second * 7), &kept[..]), (4, &[2, 3, 4, 5][..]));
+    assert_eq!(routes.count(second * 2 + EARLY), 3);
+    assert_eq!(routes.count(second * 6 + EARLY), 0);
+}
