@@ -29,16 +29,17 @@ use crate::{
     auth::{Auth, TokenKey},
     config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, StoreConfig},
     control::{Control, owner_config},
+    directory::{self, Directory, Lookup, MemoryDirectory, Writing},
     http2,
     links::{LinkService, Links},
     placement::{Own, Owned, Placement},
     registry::{Instance, Load, Measure, Registry, View},
     roles::{Role, Roles},
     room::Kind,
-    shard::{Gateways, Owner, StrokeOwners},
+    shard::{Environment, Gateways, Owner, StrokeOwners},
     store::{
-        Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisOptions, Store, StoreError,
-        read_ca,
+        Durability, Embedded, EmbeddedOptions, NotOpened, Redis, RedisDirectory, RedisOptions,
+        Store, StoreError, read_ca,
     },
     strokes::Rooms,
     uplink::UplinkService,
@@ -50,6 +51,8 @@ pub use check::check_roles;
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long peers may then take to read what is queued for them.
 const FLUSH: Duration = Duration::from_secs(2);
+/// How long the directory may then take to be told of what has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Between two tries to open a store whose servers are not there.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// Connections that wait to be accepted: two of each gateway, and one of each access, at once.
@@ -73,6 +76,14 @@ pub enum StartError {
     #[error("cannot open the store {place}: {source}")]
     Store {
         /// `in` a directory, or `on` a server.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// The directory cannot be used.
+    #[error("cannot open the directory {place}: {source}")]
+    Directory {
+        /// `on` a server.
         place: String,
         /// Why.
         source: StoreError,
@@ -106,6 +117,8 @@ pub struct Backend {
     links: Links,
     access: Option<Access>,
     auth: Option<Auth>,
+    lookup: Lookup,
+    writing: Writing,
     owned: Owned,
     /// How the owner of rooms reaches those of their strokes.
     rooms: Option<Rooms>,
@@ -182,12 +195,15 @@ impl Backend {
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
+        let opened = open_directory(&config, &tell).await?;
+        let (recorder, writing, lookup) = directory::start(opened);
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
+            let (store, recorder) = (Arc::clone(store), Some(recorder.clone()));
+            let environment = Environment { store, gateways, strokes, recorder };
             let (config, stop) = (owner_config(&config), stop_owners.clone());
-            let (store, tasks) = (Arc::clone(store), &owner_tasks);
-            Some(Owner::start(config, kind, store, gateways, strokes, tasks, stop))
+            Some(Owner::start(config, kind, environment, &owner_tasks, stop))
         };
         let mut owned = Owned {
             binary: start(Role::Binary, Kind::Strokes, None),
@@ -210,7 +226,8 @@ impl Backend {
             let mut owned = vec![Role::Room, Role::Peer];
             owned.extend(apart.then_some(Role::Binary));
             let owners = Owners::new(random()?, owned, tasks.clone());
-            Some(Access::new(owners, Arc::clone(&rooms_per_session), tasks.clone()))
+            let rooms_max = Arc::clone(&rooms_per_session);
+            Some(Access::new(owners, rooms_max, recorder.clone(), tasks.clone()))
         } else {
             None
         };
@@ -256,6 +273,8 @@ impl Backend {
             links,
             access,
             auth,
+            lookup,
+            writing,
             owned,
             rooms,
             control,
@@ -284,6 +303,12 @@ impl Backend {
     #[must_use]
     pub fn placement(&self) -> Placement {
         self.placement.clone()
+    }
+
+    /// Who is where.
+    #[must_use]
+    pub fn directory(&self) -> Lookup {
+        self.lookup.clone()
     }
 
     /// For the health endpoint.
@@ -356,10 +381,12 @@ impl Backend {
             tracing::info!("peers did not close their connections in time");
             server.abort();
         }
-        // 5. The last users of the store go, and it closes; that blocks while it writes and syncs.
+        // 5. The last users of the directory go, and it is told that they have.
         self.links.disconnect();
         self.placement.disconnect();
         drop((self.access, self.owned, self.rooms, uplinks));
+        self.writing.finish(LAST_WORDS).await;
+        // 6. The store goes, and it closes; that blocks while it writes and syncs.
         let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
         ended
     }
@@ -389,9 +416,28 @@ async fn open_store(config: &Config, tell: &impl Fn(String)) -> Result<Arc<dyn S
         }
         StoreConfig::Redis(redis) => {
             let place = format!("on {}", redis.state);
-            match once_there(&format!("the store {place}"), tell, || open_redis(redis)).await {
+            let open = || async move { Redis::open(redis_options(redis).await?).await };
+            match once_there(&format!("the store {place}"), tell, open).await {
                 Ok(store) => Ok(Arc::new(store)),
                 Err(source) => Err(StartError::Store { place, source }),
+            }
+        }
+    }
+}
+
+/// As [`open_store`].
+async fn open_directory(
+    config: &Config,
+    tell: &impl Fn(String),
+) -> Result<Arc<dyn Directory>, StartError> {
+    match &config.store {
+        StoreConfig::Embedded => Ok(Arc::new(MemoryDirectory::default())),
+        StoreConfig::Redis(redis) => {
+            let place = format!("on {}", redis.state);
+            let open = || async move { RedisDirectory::open(redis_options(redis).await?).await };
+            match once_there(&format!("the directory {place}"), tell, open).await {
+                Ok(directory) => Ok(Arc::new(directory)),
+                Err(source) => Err(StartError::Directory { place, source }),
             }
         }
     }
@@ -447,10 +493,10 @@ async fn open_embedded(config: &Config) -> Result<Embedded, StoreError> {
     opened.unwrap_or_else(|e| Err(StoreError::Unavailable(e.to_string())))
 }
 
-async fn open_redis(config: &RedisConfig) -> Result<Redis, NotOpened> {
+async fn redis_options(config: &RedisConfig) -> Result<RedisOptions, StoreError> {
     let RedisConfig { state, history, prefix, ca } = config.clone();
     let ca_pem = read_ca(ca.as_deref()).await?;
-    Redis::open(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) }).await
+    Ok(RedisOptions { history, prefix, ca_pem, ..RedisOptions::new(state) })
 }
 
 /// What this process has to do, asked for as long as its parts are there.

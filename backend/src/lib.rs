@@ -7,6 +7,7 @@
 //! - [`shard`]: the owners of rooms, of strokes and of inboxes, around the pure [`room`].
 //! - `strokes`: how owners of rooms reach those of strokes.
 //! - [`store`]: where rooms live when their owner does not.
+//! - [`directory`]: who is where, shared by all processes.
 //! - [`auth`]: who may log in.
 //! - [`registry`]: which processes live.
 
@@ -15,6 +16,7 @@ pub mod auth;
 mod backend;
 pub mod config;
 mod control;
+pub mod directory;
 mod http2;
 mod links;
 mod placement;

@@ -1,4 +1,7 @@
-//! HTTP beside the product: metrics for Prometheus, health for whoever restarts processes.
+//! HTTP beside the product: metrics for Prometheus, health for whoever restarts processes, and who is
+//! where.
+
+mod directory;
 
 use std::{
     net::SocketAddr,
@@ -14,6 +17,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
+use edgeway_backend::directory::Lookup;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
@@ -32,7 +36,15 @@ pub type Ready = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 pub struct Health {
     /// What is waited for until then.
     starting: Mutex<String>,
-    started: OnceLock<(Ready, Arc<Reload>)>,
+    started: OnceLock<Started>,
+}
+
+/// What is asked of a process that is there.
+struct Started {
+    ready: Ready,
+    reload: Arc<Reload>,
+    /// Of a backend.
+    lookup: Option<Lookup>,
 }
 
 impl Health {
@@ -42,9 +54,9 @@ impl Health {
     }
 
     /// All parts are there.
-    pub fn started(&self, ready: Ready, reload: Arc<Reload>) {
+    pub fn started(&self, ready: Ready, reload: Arc<Reload>, lookup: Option<Lookup>) {
         // Once for each process.
-        let _ = self.started.set((ready, reload));
+        let _ = self.started.set(Started { ready, reload, lookup });
     }
 
     /// Whether clients can be served.
@@ -53,7 +65,7 @@ impl Health {
     /// Why they cannot.
     pub fn ready(&self) -> Result<Vec<String>, String> {
         match self.started.get() {
-            Some((ready, _)) => ready(),
+            Some(started) => (started.ready)(),
             None => Err(format!("it starts: {}", self.starting.lock())),
         }
     }
@@ -102,14 +114,17 @@ impl Http {
 
     /// Serves until `stop`.
     pub async fn serve(self, health: Arc<Health>, stop: CancellationToken) {
+        let is_loopback = self.addr().is_ok_and(|addr| addr.ip().is_loopback());
         let Self { listener, metrics } = self;
+        let directory = directory::routes(Arc::clone(&health), is_loopback);
         let served = Served { metrics: metrics.clone(), health };
         let router = Router::new()
             .route("/metrics", get(|State(s): State<Served>| async move { s.metrics.render() }))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/reload", post(reload_config))
-            .with_state(served);
+            .with_state(served)
+            .merge(directory);
         tokio::select! {
             result = axum::serve(listener, router) => if let Err(error) = result {
                 tracing::error!(%error, "metrics and health are no longer served");
@@ -131,7 +146,7 @@ async fn readyz(State(served): State<Served>) -> impl IntoResponse {
 
 /// The config is read again: what has changed, a line each, or all that is wrong with it.
 async fn reload_config(State(served): State<Served>) -> impl IntoResponse {
-    let Some((_, reload)) = served.health.started.get() else {
+    let Some(Started { reload, .. }) = served.health.started.get() else {
         let text = "not started yet: the file is read when it is\n".to_owned();
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     };

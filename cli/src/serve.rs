@@ -220,8 +220,9 @@ impl Server {
         );
         reload.discovery(Arc::clone(&discovery));
         let reload = Arc::new(reload);
+        let lookup = backend.as_ref().map(Backend::directory);
         let ready = ready(gateway.as_ref(), backend.as_ref(), Arc::clone(&discovery));
-        health.started(ready, Arc::clone(&reload));
+        health.started(ready, Arc::clone(&reload), lookup);
         let core = Handle::current();
         let mut running = Running { health, tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use edgeway_client::{Bytes, Class, Client, JoinOptions, Seq};
@@ -58,14 +58,20 @@ fn value(ready: &str, name: &str) -> String {
     rest.split(' ').next().unwrap().to_owned()
 }
 
-fn start(dir: &Path) -> Cluster {
+/// `registry`: all find each other there; else each is listed.
+fn start(dir: &Path, registry: bool) -> Cluster {
     // `up` makes the certificates.
     drop(Up::start(dir));
     let redis = Server::start(&Options::default());
     let addrs: [String; 8] = free_ports();
     let roles = ["access", "room", "binary", "peer"];
-    let listed =
-        roles.iter().zip(addrs.chunks(2)).map(|(role, addrs)| format!("{role} = {addrs:?}\n"));
+    let listed = roles.iter().zip(addrs.chunks(2)).map(|(role, addrs)| {
+        if registry {
+            format!("{role} = [\"registry\"]\n")
+        } else {
+            format!("{role} = {addrs:?}\n")
+        }
+    });
     let text = format!(
         "[backends]\n{}[store]\nengine = \"redis\"\n[store.redis]\nurl = \"{}\"\n[rooms]\n\
          chat_per_second = 0\n[gateway.tls]\ncert = \"edgeway-data/certs/server.pem\"\n\
@@ -98,6 +104,20 @@ impl Cluster {
         connect(dir, addr, quic, n).await
     }
 
+    /// Waits until the directory, asked by an owner of strokes, has so many members of a room.
+    fn wait_members(&self, room: &str, members: usize) {
+        let asked = self.backends.iter().find(|backend| backend.role == "binary").unwrap();
+        let (start, total) = (Instant::now(), format!("\"total\":{members},"));
+        loop {
+            let answer = get(&asked.http, &format!("/rooms/{room}/members"));
+            if answer.contains(&total) {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "{answer}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// The sum of a counter over the processes of a role.
     fn count(&self, role: &str, name: &str) -> u64 {
         let backends = self.backends.iter().filter(|backend| backend.role == role);
@@ -120,9 +140,18 @@ async fn visit(cluster: &Cluster, dir: &Path, n: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn owners_of_strokes_that_are_killed_under_load_lose_repeat_and_reorder_nothing() {
+    are_killed_under_load(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_of_strokes_that_are_found_in_the_registry_may_be_killed_as_well() {
+    are_killed_under_load(true).await;
+}
+
+async fn are_killed_under_load(registry: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
-    let mut cluster = start(path);
+    let mut cluster = start(path, registry);
     let stop = Arc::<AtomicBool>::default();
     let totals = [(); ROOMS].map(|()| watch::channel(None));
     let (mut clients, mut listeners, mut speakers) = (Vec::new(), JoinSet::new(), JoinSet::new());
@@ -138,6 +167,12 @@ async fn owners_of_strokes_that_are_killed_under_load_lose_repeat_and_reorder_no
     }
     let told = cluster.count("room", "edgeway_owner_routes_told_total{kind=\"room\"}");
     assert!(told <= 2 * ROOMS as u64, "once for each gateway, not for each member: {told}");
+    // Who is in the rooms, their owners tell the directory, and those of strokes nothing.
+    for of in 0..ROOMS {
+        tokio::task::block_in_place(|| cluster.wait_members(&format!("lesson-{of}"), MEMBERS));
+    }
+    assert_eq!(cluster.count("binary", "edgeway_directory_listings"), 0);
+    assert_eq!(cluster.count("binary", "edgeway_directory_writes_total"), 0);
     for (of, member, room) in members {
         let spoken = speak(room, member, Arc::clone(&stop));
         speakers.spawn(async move { (of, spoken.await) });

@@ -72,6 +72,7 @@ impl Access {
             session: Box::new(opened),
             standing: Standing::Live,
             grace,
+            shown: None,
         }) {
             let reason = "the gateway opened the Session twice".to_owned();
             self.end(session, None).await;
@@ -113,6 +114,7 @@ impl Access {
             session: Box::new(session),
             standing: Standing::Early,
             grace,
+            shown: None,
         }) {
             let reason = "the gateway opened the Session twice".to_owned();
             return Err(Fatal { code: CloseCode::Protocol, reason });

@@ -8,6 +8,7 @@ mod grace;
 mod out;
 mod owners;
 mod session;
+mod shown;
 mod space;
 mod table;
 #[cfg(test)]
@@ -31,10 +32,12 @@ pub(crate) use self::owners::{Node, OwnerId, Owners, User};
 use self::{
     out::{Fatal, Out, RETRY_MS, unavailable},
     session::Place,
+    shown::Showing,
     table::{Entry, Table},
 };
 use crate::{
     auth::Resumable,
+    directory::Recorder,
     links::Link,
     roles::Role,
     shard::{Replies, Reply},
@@ -60,9 +63,18 @@ pub(crate) struct Inner {
 }
 
 impl Access {
-    /// `rooms_max` are the rooms that a Session may be in; it may be changed.
-    pub(crate) fn new(owners: Owners, rooms_max: Arc<AtomicUsize>, tasks: TaskTracker) -> Self {
-        Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
+    /// `rooms_max` are the rooms that a Session may be in; it may be changed. `recorder`: the way to the
+    /// directory.
+    pub(crate) fn new(
+        owners: Owners,
+        rooms_max: Arc<AtomicUsize>,
+        recorder: Recorder,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new_cyclic(|inner| {
+            let table = Table::new(Showing::new(recorder, inner, owners.access()));
+            Inner { table, owners, rooms_max, tasks }
+        }))
     }
 
     /// Reaches the owners, and lets go who does not come back, until `stop`.

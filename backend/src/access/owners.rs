@@ -140,6 +140,11 @@ impl Owners {
         Self { nodes, next, access, roles, tasks, running }
     }
 
+    /// Names this run of access.
+    pub(super) fn access(&self) -> u64 {
+        self.access
+    }
+
     /// Keeps all of them reached until `stop`, and those that come later.
     pub(crate) fn keep_all(user: &impl User, stop: &CancellationToken) {
         let owners = user.owners();

@@ -2,11 +2,12 @@
 //! to be sent comes out. No I/O, no clock.
 
 mod moved;
+mod noted;
 mod places;
 mod strokes;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -26,7 +27,8 @@ use super::{
     owners::OwnerId,
     space::SessionType,
 };
-use crate::roles::Role;
+use crate::{directory, roles::Role};
+use noted::{Noted, Placed};
 pub(super) use places::Place;
 
 /// What one Session may have waiting for the answer to a join: as much as the credit of its lanes,
@@ -61,7 +63,7 @@ pub(super) struct Session {
     pub(super) identity: Identity,
     /// Of all Sessions: it may change.
     rooms_max: Arc<AtomicUsize>,
-    groups: HashMap<u64, Group>,
+    groups: Noted<Group>,
     /// Boxed: few have any.
     past: Option<Box<places::Past>>,
     /// Joins that their owners have not answered; each is answered once.
@@ -79,6 +81,7 @@ pub(super) struct Session {
 /// A group that the Session is in.
 #[derive(Debug)]
 struct Group {
+    session: SessionRef,
     owner: OwnerId,
     /// Someone else's inbox.
     foreign: bool,
@@ -128,7 +131,7 @@ impl Session {
         Self {
             identity,
             rooms_max,
-            groups: HashMap::new(),
+            groups: Noted::default(),
             past: None,
             joins: Vec::new(),
             parked: Default::default(),
@@ -274,7 +277,7 @@ impl Session {
             return Err(protocol("a message's class must be its lane's"));
         }
         let group = send.group;
-        if let Some(found) = self.groups.get_mut(&group) {
+        if let Some(found) = self.groups.get_mut(group) {
             let apart = class == Class::Binary && self.identity.kind.owner() == Role::Room;
             let strokes = if apart { route.strokes(group) } else { None };
             found.drew = strokes.or(found.drew);
@@ -328,8 +331,8 @@ impl Session {
             return Ok(Step::Done);
         }
         let owner = route.owner(identity.kind.owner(), &place.room);
-        let room = place.room.as_str().into();
-        let group = Group { owner, foreign: place.foreign, room, drew: None };
+        let (session, room) = (identity.session, place.room.as_str().into());
+        let group = Group { session, owner, foreign: place.foreign, room, drew: None };
         let replaces = self.past.as_ref().and_then(|past| past.replaces);
         if self.joins.len() < FEW {
             self.joins.reserve_exact(1);
@@ -354,7 +357,7 @@ impl Session {
 
     fn leave(&mut self, leave: &Leave, out: &mut Vec<Out>) -> Result<Step, Fatal> {
         let (request, group) = (leave.request, leave.group);
-        let Some(Group { owner, .. }) = self.groups.remove(&group) else {
+        let Some(Group { owner, .. }) = self.groups.remove(group) else {
             return Ok(self.unknown(request, out));
         };
         let session = Some(self.identity.session);
@@ -403,7 +406,7 @@ impl Session {
             moved.remove(&group);
             self.moved = self.moved.take().filter(|moved| !moved.is_empty());
         }
-        let place = self.past.as_mut().and_then(|past| past.kept.remove(&group));
+        let place = self.past.as_mut().and_then(|past| past.kept.remove(group));
         Some(place.filter(|place| join.replaces != Some(place.session)))
     }
 
@@ -421,7 +424,7 @@ impl Session {
     /// An owner says that the Session is out of a group.
     pub(super) fn left(&mut self, owner: OwnerId, group: u64) {
         if self.groups.get(&group).is_some_and(|g| g.owner == owner) {
-            self.groups.remove(&group);
+            self.groups.remove(group);
             // It did not ask to: the owner has told the client.
             self.moved(group);
         }
@@ -431,6 +434,12 @@ impl Session {
     pub(super) fn parked(&self) -> impl Iterator<Item = Stream> + '_ {
         let waits = |stream: &Stream| !self.parked[*stream as usize].is_empty();
         [Stream::Control, Stream::Bulk].into_iter().filter(waits)
+    }
+}
+
+impl Placed for Group {
+    fn line(&self, group: u64) -> Bytes {
+        directory::Place::line(group, self.session.into(), self.foreign, &self.room)
     }
 }
 

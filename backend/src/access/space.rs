@@ -41,6 +41,11 @@ impl SessionType {
         }
     }
 
+    /// Its name.
+    pub(super) const fn name(self) -> &'static str {
+        self.space()
+    }
+
     /// The prefix of its names.
     const fn space(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@ use super::{
     devices::{Claim, Devices},
     grace::Grace,
     session::{Identity, Session},
+    shown::{Showing, Shown},
 };
 use crate::links::Link;
 
@@ -38,6 +39,8 @@ pub(super) struct Entry {
     pub(super) standing: Standing,
     /// How long it is kept when its connection is lost; zero for not at all.
     pub(super) grace: Duration,
+    /// It in the directory.
+    pub(super) shown: Option<Shown>,
 }
 
 /// How a Session stands to its client.
@@ -52,6 +55,7 @@ pub(super) enum Standing {
 }
 
 pub(super) struct Table {
+    showing: Showing,
     shards: Vec<Mutex<HashMap<SessionRef, Entry>>>,
     devices: Mutex<Devices>,
     grace: Mutex<Grace>,
@@ -60,8 +64,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(showing: Showing) -> Self {
         Self {
+            showing,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             devices: Mutex::default(),
             grace: Mutex::new(Grace::new(KEPT_MAX)),
@@ -120,7 +125,7 @@ impl Table {
     }
 
     /// `false`: there is a Session of that name already.
-    pub(super) fn insert(&self, entry: Entry) -> bool {
+    pub(super) fn insert(&self, mut entry: Entry) -> bool {
         match self
             .shard(entry.session.identity.session)
             .lock()
@@ -128,6 +133,7 @@ impl Table {
         {
             MapEntry::Occupied(_) => false,
             MapEntry::Vacant(vacant) => {
+                self.showing.show(&mut entry);
                 vacant.insert(entry);
                 let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
                 metrics::gauge!("edgeway_access_sessions").set(count as f64);
@@ -142,7 +148,18 @@ impl Table {
         session: SessionRef,
         f: impl FnOnce(&mut Entry) -> T,
     ) -> Option<T> {
-        self.shard(session).lock().get_mut(&session).map(f)
+        let mut shard = self.shard(session).lock();
+        let entry = shard.get_mut(&session)?;
+        let done = f(entry);
+        self.showing.show(entry);
+        Some(done)
+    }
+
+    /// Tells the directory all of a Session.
+    pub(super) fn show_anew(&self, session: SessionRef) {
+        if let Some(entry) = self.shard(session).lock().get(&session) {
+            self.showing.show_anew(entry);
+        }
     }
 
     /// Takes a Session out.
@@ -160,7 +177,11 @@ impl Table {
         let mut found = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock();
-            found.extend(shard.iter_mut().filter_map(|(session, e)| holds(e).then_some(*session)));
+            found.extend(shard.iter_mut().filter_map(|(session, entry)| {
+                let found = holds(entry);
+                self.showing.show(entry);
+                found.then_some(*session)
+            }));
         }
         found
     }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeSet;
+
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{
     AckStatus, Class, CloseCode, ErrorCode, Frame, Text,
@@ -450,6 +452,52 @@ fn a_first_flight_that_may_be_a_replay_reads_and_does_nothing_else() {
         out.iter().map(describe).collect::<Vec<_>>(),
         ["join 2 as chat:elsewhere", "join 3 as chat:physics", "1 frames for 7 on bulk"]
     );
+}
+
+/// What the directory has been told, which is what the Session has.
+#[derive(Default)]
+struct Told(BTreeSet<Bytes>);
+
+impl Told {
+    fn of(&mut self, session: &mut Session) -> usize {
+        for (line, comes) in session.take_moves() {
+            let changed = if comes { self.0.insert(line) } else { self.0.remove(&line) };
+            assert!(changed);
+        }
+        assert_eq!(self.0, session.lines().collect());
+        self.0.len()
+    }
+}
+
+#[test]
+fn the_directory_is_told_of_each_place_that_comes_or_goes() {
+    let (mut old, mut told) = (session(SessionType::Chat), Told::default());
+    old.identity.session = OLDER;
+    let places = older(&mut old);
+    assert_eq!(told.of(&mut old), 2);
+    drive(&mut old, Class::Signal, &[join(3, "maths")]);
+    old.joined(ROOMS, 3, 7);
+    assert_eq!(told.of(&mut old), 2, "joined again");
+    drive(&mut old, Class::Signal, &[Leave { request: 4, group: 7 }.into()]);
+    assert_eq!(told.of(&mut old), 1);
+    old.left(ROOMS, 8);
+    assert_eq!(told.of(&mut old), 0);
+
+    let (mut new, mut told) = (session(SessionType::Chat), Told::default());
+    new.adopt(OLDER, places);
+    assert_eq!(told.of(&mut new), 2);
+    drive(&mut new, Class::Signal, &[join(1, "maths"), join(2, "chemistry")]);
+    new.joined(ROOMS, 1, 7);
+    new.joined(ROOMS, 2, 9);
+    assert_eq!(told.of(&mut new), 3, "one of them by itself now");
+    new.take_kept();
+    assert_eq!(told.of(&mut new), 2);
+    new.adopt(OLDER, new.places().into_iter().map(|place| Place { group: 5, ..place }).collect());
+    assert_eq!(told.of(&mut new), 3);
+    drive(&mut new, Class::Binary, &[stroke(7, 1)]);
+    assert_eq!(told.of(&mut new), 3, "who has drawn has the same place");
+    assert_eq!(new.lose_owner(ROOMS, &mut Vec::new()), 2);
+    assert_eq!(told.of(&mut new), 0, "what was kept is lost too");
 }
 
 #[test]

@@ -227,6 +227,30 @@ pub struct Counts {
     pub members: i64,
 }
 
+/// A member has come or gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Its Session.
+    pub session: SessionId,
+    /// The user.
+    pub user: Text,
+    /// The user's device.
+    pub device: Text,
+    /// It has come.
+    pub came: bool,
+}
+
+/// Who came and went, where that is wanted.
+#[derive(Debug, Default)]
+pub struct Moves {
+    /// Whether it is.
+    pub wanted: bool,
+    /// In order.
+    pub list: Vec<Move>,
+    /// Other gateways than before have members.
+    pub rerouted: bool,
+}
+
 /// Where effects are gathered; reused from event to event.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -234,6 +258,8 @@ pub struct Effects {
     pub list: Vec<Effect>,
     /// What was counted.
     pub counts: Counts,
+    /// Those whom others see come and go.
+    pub moves: Moves,
     /// Small frames are cut from here, so that not each is an allocation.
     scratch: BytesMut,
 }

@@ -5,7 +5,7 @@ use edgeway_proto::{
     rooms::{self, from_owner_item::Item},
 };
 
-use super::{Effect, Effects, Join, Kind, Now, Room, SessionId, members::Member};
+use super::{Effect, Effects, Join, Kind, Move, Now, Room, SessionId, members::Member};
 
 /// Joins of one room that wait for the store. More come only while it is away.
 const JOINS_WAITING: usize = 1024;
@@ -39,8 +39,12 @@ impl Room {
         let sender = self.senders.attach(&join.user, &join.device);
         let member =
             Member { user: join.user.detached(), sender, access, send_only: join.send_only };
+        let gateways = self.members.gateways();
         self.members.insert(session, member, now.since_start);
         fx.counts.members += 1;
+        if let Some(member) = self.members.get(session) {
+            self.note_move(session, member, true, gateways, fx);
+        }
         // After it has come, so that its user was never gone.
         if let Some(old) = replaced {
             self.remove(old, now, fx);
@@ -181,8 +185,26 @@ impl Room {
         fx.tell_access(access, Item::Left(rooms::Left { session, group }));
     }
 
+    /// `gateways`: how many had members before.
+    fn note_move(
+        &self,
+        session: SessionId,
+        member: &Member,
+        came: bool,
+        gateways: usize,
+        fx: &mut Effects,
+    ) {
+        if fx.moves.wanted && !member.send_only {
+            fx.moves.rerouted |= self.members.gateways() != gateways;
+            let (user, device) = (member.user.clone(), self.senders.device(member.sender).into());
+            fx.moves.list.push(Move { session, user, device, came });
+        }
+    }
+
     fn remove(&mut self, session: SessionId, now: Now, fx: &mut Effects) -> Option<Member> {
+        let gateways = self.members.gateways();
         let member = self.members.remove(session, now.since_start)?;
+        self.note_move(session, &member, false, gateways, fx);
         self.senders.release(member.sender);
         fx.counts.members -= 1;
         if !member.send_only {

@@ -64,6 +64,15 @@ impl Members {
         self.route_changed = true;
     }
 
+    /// How many gateways have members.
+    pub(crate) fn gateways(&self) -> usize {
+        self.route.len()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SessionId, &Member)> + '_ {
+        self.sessions.iter().map(|(session, member)| (*session, member))
+    }
+
     /// The Sessions that `which` says yes to. Looks at all of them.
     pub(crate) fn find(&self, which: impl Fn(SessionId, &Member) -> bool) -> Vec<SessionId> {
         let found = self.sessions.iter().filter(|(id, member)| which(**id, member));

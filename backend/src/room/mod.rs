@@ -37,7 +37,7 @@ use crate::store::{Append, LogHead, LogId, Record};
 use chat::Chat;
 pub use config::RoomConfig;
 pub(crate) use event::RETRY_AFTER_MS;
-pub use event::{Ask, Counts, Effect, Effects, Event, Join, Now, SessionId};
+pub use event::{Ask, Counts, Effect, Effects, Event, Join, Move, Moves, Now, SessionId};
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
@@ -197,6 +197,13 @@ impl Room {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.head(self.kind.owned()).epoch
+    }
+
+    /// The members that others see, with their users and devices.
+    pub fn listed(&self) -> impl Iterator<Item = (SessionId, &str, &str)> + '_ {
+        self.members.all().filter(|(_, member)| !member.send_only).map(|(session, member)| {
+            (session, member.user.as_str(), self.senders.device(member.sender))
+        })
     }
 
     /// The gateways that have members.

@@ -145,6 +145,11 @@ impl Senders {
         &self.slab[sender].key
     }
 
+    /// The device of a sender, without its user.
+    pub(crate) fn device(&self, sender: usize) -> &str {
+        self.key(sender).split_once('/').map_or("", |(_, device)| device)
+    }
+
     /// The last id of each class that a client need not send again.
     pub(crate) fn stored(&self, sender: usize) -> [u64; 3] {
         self.slab[sender].stored

@@ -93,6 +93,9 @@ struct Sim {
     users: BTreeSet<String>,
     presence_version: u64,
     wake: Option<Duration>,
+    /// Members and gateways as they are told of to who wants to know.
+    told: BTreeSet<(SessionId, String)>,
+    gateways: BTreeSet<u64>,
 }
 
 fn id(session: u64) -> SessionId {
@@ -108,7 +111,7 @@ impl Sim {
         let now = Now { since_start: Duration::ZERO, wall_ms: 1_000_000 };
         let config = RoomConfig { chat_per_second: 5, state_keys: 3, ..RoomConfig::default() };
         let room = Room::new(7, Kind::Room, Arc::new(config), Loaded::default(), now);
-        Self {
+        let mut sim = Self {
             fx: Effects::default(),
             now,
             collected: Vec::new(),
@@ -128,7 +131,11 @@ impl Sim {
             presence_version: room.members.presence.version(),
             room,
             wake: None,
-        }
+            told: BTreeSet::new(),
+            gateways: BTreeSet::new(),
+        };
+        sim.fx.moves.wanted = true;
+        sim
     }
 
     fn apply(&mut self, event: Event) {
@@ -140,9 +147,26 @@ impl Sim {
         }
         let route: BTreeSet<u64> = self.subscribed.keys().map(|session| session.gateway).collect();
         assert_eq!(route, self.room.route().collect());
+        self.check_moves();
         let waiting = u64::try_from(self.room.chat.waiting_len()).unwrap();
         assert_eq!(self.chat_offered, self.chat_acked + waiting);
         assert_eq!(self.chat_acked, self.chat_shed + self.published[2].counter);
+    }
+
+    /// Those who came and went are those who are there.
+    fn check_moves(&mut self) {
+        let member = |session, user: &str, device: &str| (session, format!("{user} on {device}"));
+        for Move { session, user, device, came } in self.fx.moves.list.drain(..) {
+            let member = member(session, &user, &device);
+            assert!(if came { self.told.insert(member) } else { self.told.remove(&member) });
+        }
+        let listed =
+            self.room.listed().map(|(session, user, device)| member(session, user, device));
+        assert_eq!(self.told, listed.collect());
+        let gateways: BTreeSet<_> = self.room.route().collect();
+        let rerouted = std::mem::take(&mut self.fx.moves.rerouted);
+        assert!(rerouted || self.gateways == gateways);
+        self.gateways = gateways;
     }
 
     fn run(&mut self, op: Op) {
@@ -154,10 +178,10 @@ impl Sim {
                 let (access, asked) = (session % 2, Text::from("room"));
                 let session = id(session);
                 let join = Join {
-                    name: Text::from("room"),
                     session,
                     access,
                     request: 1,
+                    name: Text::from("chat:room"),
                     asked,
                     user,
                     device,

@@ -46,14 +46,14 @@ impl Bench {
 
     fn join_event(session: SessionId, user: &str, send_only: bool) -> Event {
         let device = Text::from(format!("{user}'s phone"));
-        let (user, asked) = (Text::from(user), Text::from("r"));
+        let (user, asked, name) = (Text::from(user), Text::from("r"), Text::from("chat:r"));
         let (access, request, have) = (5, 9, [None; 3]);
         let replaces = None;
         Event::Join(Join {
             session,
             access,
             request,
-            name: asked.clone(),
+            name,
             asked,
             user,
             device,

@@ -71,6 +71,7 @@ impl Shard {
             self.commits.push(group);
         }
         let epoch = open.room.epoch();
+        self.tell_moves(group);
         self.effects(group, epoch);
     }
 
@@ -232,7 +233,14 @@ impl Shard {
                 let config = Arc::clone(&self.room_config);
                 let room = Room::new(group, self.shared.kind, config, loaded, self.now);
                 let name = waiting.name.detached();
-                let open = OpenRoom { room, name, moving: None, committing: false, wake: None };
+                let open = OpenRoom {
+                    room,
+                    name,
+                    listing: None,
+                    moving: None,
+                    committing: false,
+                    wake: None,
+                };
                 self.rooms.insert(group, Slot::Open(Box::new(open)));
                 // Arms the room's timers, also where nobody waits any more.
                 self.apply(group, Event::Tick);

@@ -25,6 +25,8 @@ pub(super) struct Metrics {
     pub(super) handed_over: Counter,
     pub(super) routes: Counter,
     pub(super) lookups: Counter,
+    pub(super) early_routes: Gauge,
+    pub(super) early_routes_dropped: Counter,
 }
 
 impl Metrics {
@@ -58,6 +60,8 @@ impl Metrics {
             handed_over: count("edgeway_owner_handed_over_total"),
             routes: count("edgeway_owner_routes_told_total"),
             lookups: count("edgeway_owner_strokes_looked_up_total"),
+            early_routes: gauge("edgeway_owner_early_routes"),
+            early_routes_dropped: count("edgeway_owner_early_routes_dropped_total"),
         }
     }
 

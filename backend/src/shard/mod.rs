@@ -10,6 +10,7 @@ mod config;
 mod handover;
 mod history;
 mod inputs;
+mod listing;
 mod load;
 mod metrics;
 mod names;
@@ -26,6 +27,8 @@ mod memory_store;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use edgeway_proto::{ErrorCode, link, rooms};
 use tokio::sync::mpsc;
 
@@ -33,6 +36,8 @@ pub use crate::room::{Kind, RoomConfig};
 pub use config::{LiveConfig, OwnerConfig};
 pub use owner::{AccessLink, Owner};
 pub(crate) use strokes::WeakOwner;
+
+use crate::{directory, store::Store};
 
 /// The links to gateways.
 pub trait Gateways: Send + Sync + 'static {
@@ -66,6 +71,27 @@ pub trait StrokeOwners: Send + Sync + 'static {
     /// Queues an item on CONTROL; never waits. False where the owner cannot be reached: then
     /// [`Owner::strokes_reached`] is called once it can.
     fn send(&self, owner: u64, item: rooms::to_owner_item::Item) -> bool;
+}
+
+/// What an owner works with.
+#[derive(Clone)]
+pub struct Environment {
+    /// Where rooms live when nobody owns them.
+    pub store: Arc<dyn Store>,
+    /// The links to gateways.
+    pub gateways: Arc<dyn Gateways>,
+    /// Of rooms whose strokes have owners of their own.
+    pub strokes: Option<Arc<dyn StrokeOwners>>,
+    /// The way to the directory, where rooms are to be listed.
+    pub recorder: Option<directory::Recorder>,
+}
+
+impl Environment {
+    /// Without owners of strokes and without a directory.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, gateways: Arc<dyn Gateways>) -> Self {
+        Self { store, gateways, strokes: None, recorder: None }
+    }
 }
 
 /// The way back to an access instance.

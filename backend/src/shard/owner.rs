@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply, StrokeOwners,
+    Environment, Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply, StrokeOwners,
     handover::MOVING,
     history::error_frame,
     names::{Finder, LookUp, Names},
@@ -24,6 +24,7 @@ use super::{
     unreachable,
 };
 use crate::{
+    directory::Recorder,
     registry::Tenure,
     ring::Ring,
     room::{Join, SessionId},
@@ -63,8 +64,8 @@ pub(super) struct Shared {
     pub(super) kind: Kind,
     pub(super) store: Arc<dyn Store>,
     pub(super) gateways: Arc<dyn Gateways>,
-    /// Of rooms whose strokes have owners of their own.
     pub(super) strokes: Option<Arc<dyn StrokeOwners>>,
+    pub(super) recorder: Option<Recorder>,
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
     pub(super) loads: Semaphore,
@@ -106,18 +107,17 @@ impl Access {
 const ITEM_BYTES: usize = 256;
 
 impl Owner {
-    /// Starts the shards as tasks of `tasks`; those of [`Kind::Apart`] need `strokes`. When `cancel` is, they
+    /// Starts the shards as tasks of `tasks`; those of [`Kind::Apart`] need the owners of strokes. When `cancel` is, they
     /// store and answer what they have accepted, for at most [`OwnerConfig::drain`], and end.
     #[must_use]
     pub fn start(
         config: OwnerConfig,
         kind: Kind,
-        store: Arc<dyn Store>,
-        gateways: Arc<dyn Gateways>,
-        strokes: Option<Arc<dyn StrokeOwners>>,
+        environment: Environment,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
+        let Environment { store, gateways, strokes, recorder } = environment;
         let shared = Arc::new(Shared {
             live: LiveConfig::new(&config),
             rooms_a_shard: config.rooms_max.div_ceil(config.shards.get()),
@@ -133,6 +133,7 @@ impl Owner {
             store,
             gateways,
             strokes,
+            recorder,
             cancel,
         });
         let config = &shared.config;

@@ -82,12 +82,22 @@ impl Asks {
 pub(super) struct EarlyRoutes(VecDeque<(Duration, u64, rooms::Route)>);
 
 impl EarlyRoutes {
-    fn keep(&mut self, now: Duration, most: usize, access: u64, route: rooms::Route) {
+    /// Whether the oldest one had to go for it.
+    fn keep(&mut self, now: Duration, most: usize, access: u64, route: rooms::Route) -> bool {
         self.0.retain(|(until, _, kept)| *until > now && kept.group != route.group);
-        if self.0.len() >= most {
+        let is_full = self.0.len() >= most;
+        if is_full {
             self.0.pop_front();
         }
         self.0.push_back((now + EARLY, access, route));
+        is_full
+    }
+
+    /// How many are kept; those whose time is over are not.
+    pub(super) fn count(&mut self, now: Duration) -> usize {
+        // In the order of their times.
+        while self.0.pop_front_if(|(until, _, _)| *until <= now).is_some() {}
+        self.0.len()
     }
 
     /// An access link is gone.
@@ -333,7 +343,9 @@ impl Shard {
                 if let Some(Slot::Open(_)) = self.rooms.get(&route.group) {
                     self.for_open(route.group, Input::Route(access, route.clone()));
                 }
-                self.early_routes.keep(self.now.since_start, EARLY_ROUTES, access, route);
+                let now = self.now.since_start;
+                let dropped = self.early_routes.keep(now, EARLY_ROUTES, access, route);
+                self.metrics.early_routes_dropped.increment(u64::from(dropped));
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::{
     behind::Behind,
     commit::Commits,
+    listing::Listings,
     load::Waiting,
     metrics::level,
     outbox::Outbox,
@@ -22,6 +23,7 @@ use super::{
     strokes::{Asks, EarlyRoutes},
 };
 use crate::{
+    directory::Listing,
     room::{Effects, Event, Loaded, Now, Room, RoomConfig, SessionId},
     store::StoreError,
 };
@@ -91,6 +93,11 @@ pub(super) enum Done {
         ask: u64,
         result: Result<(Seq, u64), StoreError>,
     },
+    /// The directory asks for all of a room.
+    Asked {
+        group: u64,
+        epoch: u64,
+    },
 }
 
 pub(super) enum Slot {
@@ -103,6 +110,8 @@ pub(super) struct OpenRoom {
     pub(super) name: Text,
     /// It is another owner's: until when it may take to be handed over.
     pub(super) moving: Option<Duration>,
+    /// Its listing in the directory, once anybody has come.
+    pub(super) listing: Option<Listing>,
     /// It is among those that have something to store, or in the commit that is under way.
     pub(super) committing: bool,
     /// When it is woken next. Timers for other times are left over from before.
@@ -133,6 +142,7 @@ pub(super) struct Shard {
     pub(super) counted: usize,
     /// How often the lease was lost, as far as this shard has looked into it.
     pub(super) losses: u64,
+    pub(super) listings: Option<Listings>,
     /// Bytes that wait for the store, over all rooms.
     pub(super) pending_bytes: usize,
     pub(super) now: Now,
@@ -159,6 +169,9 @@ impl Shard {
     ) -> Self {
         let config = &shared.config;
         let (done_tx, done) = mpsc::unbounded_channel();
+        let listings = Listings::new(shared.kind, shared.recorder.as_ref(), &done_tx);
+        let mut fx = Effects::default();
+        fx.moves.wanted = listings.is_some();
         Self {
             metrics: Arc::new(super::metrics::Metrics::new(shared.kind, index)),
             rooms: HashMap::new(),
@@ -175,7 +188,8 @@ impl Shard {
                 config.chat_append_interval,
             ),
             timers: BinaryHeap::new(),
-            fx: Effects::default(),
+            fx,
+            listings,
             moving: Vec::new(),
             counted: 0,
             losses: 0,
@@ -302,6 +316,7 @@ impl Shard {
         self.metrics.bulk_bytes.set(level(self.bulk.bytes()));
         self.metrics.pending_bytes.set(level(self.pending_bytes));
         self.metrics.unstored_bytes.set(level(self.behind.bytes()));
+        self.metrics.early_routes.set(level(self.early_routes.count(self.now.since_start)));
     }
 
     fn done(&mut self, done: Done) {
@@ -315,6 +330,7 @@ impl Shard {
             Done::Behind(result) => self.behind_done(result),
             Done::Sealed(groups) => groups.into_iter().for_each(|group| self.fence(group)),
             Done::LookedUp { ask, result } => self.looked_up(ask, result),
+            Done::Asked { group, epoch } => self.asked(group, epoch),
         }
     }
 

@@ -112,6 +112,14 @@ impl Bench {
     }
 
     fn with_store(store: Arc<MemoryStore>, change: impl FnOnce(&mut OwnerConfig)) -> Self {
+        Self::with(store, None, change)
+    }
+
+    fn with(
+        store: Arc<MemoryStore>,
+        recorder: Option<directory::Recorder>,
+        change: impl FnOnce(&mut OwnerConfig),
+    ) -> Self {
         let mut config = OwnerConfig {
             shards: NonZeroUsize::new(2).unwrap(),
             store_retry: Duration::from_millis(5),
@@ -120,8 +128,9 @@ impl Bench {
         change(&mut config);
         let gateways: Arc<Recorder> = Arc::default();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let (s, g, c) = (store.clone(), gateways.clone(), cancel.clone());
-        let owner = Owner::start(config, Kind::Room, s, g, None, &tasks, c);
+        let environment =
+            Environment { recorder, ..Environment::new(store.clone(), gateways.clone()) };
+        let owner = Owner::start(config, Kind::Room, environment, &tasks, cancel.clone());
         let (tx, replies) = mpsc::unbounded_channel();
         let link = owner.attach(77, Arc::new(tx));
         Self { owner, link, replies, gateways, store, tasks, cancel }

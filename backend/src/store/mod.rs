@@ -15,7 +15,7 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 use futures_util::future::try_join_all;
 
-pub use self::redis::{NotOpened, Redis, RedisOptions, RedisServer, RedisUrl};
+pub use self::redis::{NotOpened, Redis, RedisDirectory, RedisOptions, RedisServer, RedisUrl};
 pub(crate) use self::redis::{RedisCalls, RegistryCall, read_ca};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
 

@@ -8,6 +8,7 @@
 
 mod append;
 mod dial;
+mod directory;
 mod error;
 mod groups;
 mod keys;
@@ -30,7 +31,6 @@ use redis::RedisError;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::registry::{RedisCalls, RegistryCall};
-pub use self::url::RedisUrl;
 use self::{
     append::{Part, parts},
     error::may_pass,
@@ -39,6 +39,7 @@ use self::{
     script::Script,
     writer::{Queue, Writer},
 };
+pub use self::{directory::RedisDirectory, url::RedisUrl};
 use super::{
     Append, LogHead, LogId, LogPage, Opened, Record, Store, StoreError, StoreFuture, page::Wanted,
     queue::closed,

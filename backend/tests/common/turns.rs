@@ -1,6 +1,9 @@
 //! A way to a server on which time is counted in turns: what is sent is held until nobody sends any
 //! more, then goes out, and what is answered is held until nothing more is answered. Requests that
 //! wait for no answer share a turn, so that turns are round trips that follow each other.
+//!
+//! What the directory is told, nobody waits for: while turns are counted it is told nothing at all, and all else
+//! must go on without it. What keeps a process in the registry goes by as if there were no turns.
 
 use std::{
     collections::HashMap,
@@ -37,6 +40,8 @@ pub struct Turns {
 struct State {
     counting: AtomicBool,
     turns: AtomicUsize,
+    /// The directory has been told something.
+    directory: AtomicBool,
 }
 
 enum Event {
@@ -72,6 +77,13 @@ impl Turns {
         format!("redis://{}", self.addr)
     }
 
+    /// Waits until the directory is told something: what was held back is known for what it is.
+    pub async fn directory(&self) {
+        while !self.state.directory.load(Ordering::SeqCst) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// How many turns something takes. Before and after, the way is free.
     pub async fn count<T>(&self, work: impl Future<Output = T>) -> (usize, T) {
         self.state.turns.store(0, Ordering::SeqCst);
@@ -93,33 +105,94 @@ async fn read(
     }
 }
 
+/// What a connection is for: each has one purpose, which its first keys tell.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Store,
+    Directory,
+    Registry,
+}
+
+impl Purpose {
+    fn of(bytes: &[u8]) -> Self {
+        let has = |key: &[u8]| bytes.windows(key.len()).any(|part| part == key);
+        match () {
+            () if has(b":{nodes}:") => Self::Registry,
+            () if has(b":{r:") || has(b":{u:") => Self::Directory,
+            () => Self::Store,
+        }
+    }
+}
+
+struct Way {
+    to_client: OwnedWriteHalf,
+    to_server: OwnedWriteHalf,
+    purpose: Purpose,
+}
+
 #[derive(Default)]
 struct Held {
-    ways: HashMap<usize, (OwnedWriteHalf, OwnedWriteHalf)>,
+    ways: HashMap<usize, Way>,
     asked: Vec<(usize, Vec<u8>)>,
     answered: Vec<(usize, Vec<u8>)>,
+    /// What the directory is to be told later.
+    later: Vec<(usize, Vec<u8>)>,
 }
 
 impl Held {
-    fn hold(&mut self, event: Event) {
+    fn way(&mut self, number: usize) -> &mut Way {
+        self.ways.get_mut(&number).unwrap()
+    }
+
+    /// Whether it is for a turn.
+    async fn hold(&mut self, event: Event) -> bool {
         match event {
             Event::Opened(number, to_client, to_server) => {
-                self.ways.insert(number, (to_client, to_server));
+                let purpose = Purpose::Store;
+                self.ways.insert(number, Way { to_client, to_server, purpose });
+                false
             }
-            Event::Asked(number, bytes) => self.asked.push((number, bytes)),
-            Event::Answered(number, bytes) => self.answered.push((number, bytes)),
+            Event::Asked(number, bytes) => {
+                let way = self.way(number);
+                if way.purpose == Purpose::Store {
+                    way.purpose = Purpose::of(&bytes);
+                }
+                let purpose = way.purpose;
+                match purpose {
+                    Purpose::Store => self.asked.push((number, bytes)),
+                    Purpose::Directory => self.later.push((number, bytes)),
+                    Purpose::Registry => _ = way.to_server.write_all(&bytes).await,
+                }
+                purpose == Purpose::Store
+            }
+            Event::Answered(number, bytes) => {
+                let way = self.way(number);
+                let is_store = way.purpose == Purpose::Store;
+                if is_store {
+                    self.answered.push((number, bytes));
+                } else {
+                    let _ = way.to_client.write_all(&bytes).await;
+                }
+                is_store
+            }
         }
     }
 
     async fn ask(&mut self) {
-        for (number, bytes) in self.asked.drain(..) {
-            let _ = self.ways.get_mut(&number).unwrap().1.write_all(&bytes).await;
+        for (number, bytes) in std::mem::take(&mut self.asked) {
+            let _ = self.way(number).to_server.write_all(&bytes).await;
+        }
+    }
+
+    async fn ask_later(&mut self) {
+        for (number, bytes) in std::mem::take(&mut self.later) {
+            let _ = self.way(number).to_server.write_all(&bytes).await;
         }
     }
 
     async fn answer(&mut self) {
-        for (number, bytes) in self.answered.drain(..) {
-            let _ = self.ways.get_mut(&number).unwrap().0.write_all(&bytes).await;
+        for (number, bytes) in std::mem::take(&mut self.answered) {
+            let _ = self.way(number).to_client.write_all(&bytes).await;
         }
     }
 }
@@ -130,8 +203,9 @@ async fn wait(events: &mut UnboundedReceiver<Event>, held: &mut Held) {
     while quiet < LOOKS {
         match timeout(LOOK, events.recv()).await {
             Ok(Some(event)) => {
-                held.hold(event);
-                quiet = 0;
+                if held.hold(event).await {
+                    quiet = 0;
+                }
             }
             Ok(None) => return,
             Err(_) => quiet += 1,
@@ -142,17 +216,24 @@ async fn wait(events: &mut UnboundedReceiver<Event>, held: &mut Held) {
 async fn run(mut events: UnboundedReceiver<Event>, state: Arc<State>) {
     let mut held = Held::default();
     loop {
-        if held.asked.is_empty() {
-            let Some(event) = events.recv().await else { return };
-            held.hold(event);
+        let counting = || state.counting.load(Ordering::SeqCst);
+        if held.asked.is_empty() && held.answered.is_empty() {
+            // Looks now and then whether what waits for the end of the counting may go.
+            match timeout(LOOK, events.recv()).await {
+                Ok(Some(event)) => _ = held.hold(event).await,
+                Ok(None) => return,
+                Err(_) => {}
+            }
         }
-        if state.counting.load(Ordering::SeqCst) {
+        if !counting() {
+            state.directory.fetch_or(!held.later.is_empty(), Ordering::SeqCst);
+            held.ask_later().await;
+            held.ask().await;
+        } else if !held.asked.is_empty() {
             wait(&mut events, &mut held).await;
-            state.turns.fetch_add(usize::from(!held.asked.is_empty()), Ordering::SeqCst);
+            state.turns.fetch_add(1, Ordering::SeqCst);
             held.ask().await;
             wait(&mut events, &mut held).await;
-        } else {
-            held.ask().await;
         }
         held.answer().await;
     }

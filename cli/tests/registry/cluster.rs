@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use edgeway_client::{Client, ClientConfig, Events, Login, TransportChoice, Trust};
 use edgeway_testredis::{Options, Server};
+use serde_json::Value;
 
 use crate::support::{Process, Up, free_ports, get, write};
 
@@ -141,6 +142,34 @@ impl Cluster {
         let owners: Vec<_> = rooms.iter().filter(|(_, rooms)| **rooms > 0).collect();
         assert_eq!(owners.len(), 1, "{rooms:?}");
         owners[0].0.clone()
+    }
+
+    /// Waits until the directory says that these members are in a room, each once, behind both gateways, by an owner
+    /// of a later epoch; the epoch of that. The peer, who is asked, owns no rooms.
+    pub fn wait_listed(&self, room: &str, members: usize, after: u64) -> u64 {
+        let http = self.node("peer-1").at("http");
+        let ask = |what: &str| -> Value {
+            let answer = get(&http, &format!("/rooms/{room}/{what}"));
+            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        };
+        let start = std::time::Instant::now();
+        loop {
+            let (route, page) = (ask("route"), ask("members"));
+            let users: Vec<_> = page["members"]
+                .as_array()
+                .map(|all| all.iter().map(|one| one["user"].as_str().unwrap().to_owned()).collect())
+                .unwrap_or_default();
+            let epoch = route["epoch"].as_u64().unwrap_or_default();
+            let gateways = route["gateways"].as_array().map_or(0, Vec::len);
+            if users == (0..members).map(|n| format!("user-{n}")).collect::<Vec<_>>()
+                && gateways == 2
+                && epoch > after
+            {
+                return epoch;
+            }
+            assert!(start.elapsed() < PATIENCE, "{room}, after {after}: {route} {page}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> bool) {

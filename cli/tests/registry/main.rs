@@ -32,13 +32,17 @@ async fn an_owner_that_was_paused_beyond_its_lease_goes_on_without_a_trace() {
     let cluster = Cluster::start(3);
     let talk = Talk::start(&cluster, 8, &[ROOM]).await;
     pause(2).await;
+    let epoch = tokio::task::block_in_place(|| cluster.wait_listed(ROOM, 8, 0));
     let first = cluster.owner();
     cluster.node(&first).process.signal("STOP");
     tokio::task::block_in_place(|| taken_over(&cluster, &first));
     // Time for all to be with the second owner, and to have said something there.
     pause(2).await;
+    tokio::task::block_in_place(|| cluster.wait_listed(ROOM, 8, epoch));
     cluster.node(&first).process.signal("CONT");
     pause(4).await;
+    // What it had to say of its members, it says in vain.
+    tokio::task::block_in_place(|| cluster.wait_listed(ROOM, 8, epoch));
     let whole = talk.end().await;
     whole.check();
     assert!(whole.epochs().len() > 1, "{:?}", whole.epochs());
@@ -51,10 +55,12 @@ async fn an_owner_that_is_killed_is_followed_by_another_one() {
     let mut cluster = Cluster::start(3);
     let talk = Talk::start(&cluster, 8, &[ROOM]).await;
     pause(2).await;
+    let epoch = tokio::task::block_in_place(|| cluster.wait_listed(ROOM, 8, 0));
     let first = cluster.owner();
     let killed = cluster.take(&first);
     killed.process.signal("KILL");
     tokio::task::block_in_place(|| taken_over(&cluster, &first));
+    tokio::task::block_in_place(|| cluster.wait_listed(ROOM, 8, epoch));
     pause(3).await;
     let whole = talk.end().await;
     whole.check();
@@ -100,6 +106,9 @@ async fn instances_that_come_and_go_take_rooms_over_and_leave_them() {
         });
     });
     pause(2).await;
+    tokio::task::block_in_place(|| {
+        ROOMS.iter().for_each(|room| _ = cluster.wait_listed(room, 4, 0));
+    });
     talk.end().await.check();
     assert!(
         !log.contains("another owner has taken the room over"),

@@ -62,7 +62,7 @@ impl Session {
         out: &mut Vec<Out>,
     ) -> usize {
         if let Some(past) = &mut self.past {
-            past.kept.retain(|_, place| !is_lost(place.owner, None));
+            past.kept.take(|place| is_lost(place.owner, None));
         }
         self.joins.retain(|join| {
             let lost = is_lost(join.group.owner, None);
@@ -72,7 +72,7 @@ impl Session {
             !lost
         });
         let is_lost = |group: &Group| is_lost(group.owner, Some(&group.room));
-        let lost: Vec<_> = self.groups.extract_if(|_, group| is_lost(group)).collect();
+        let lost = self.groups.take(is_lost);
         for (group, _) in &lost {
             self.moved(*group);
             out.push(Out::Client(left(*group)));

@@ -1,25 +1,38 @@
 //! Places in groups across the Sessions of a device: what an older one had is kept for the next, and
 //! what a Session may do whose first flight may be a replay.
 
-use std::collections::HashMap;
-
+use bytes::Bytes;
 use edgeway_proto::{
     RawFrame,
     frame::{self, FIRST_SKIPPED_KIND, History, Members, join_flag},
     rooms::{self, SessionRef, to_owner_item::Item},
 };
 
-use super::{Group, Session, hash};
-use crate::access::{out::Fatal, owners::OwnerId};
+use super::{
+    Group, Session, hash,
+    noted::{Move, Noted, Placed},
+};
+use crate::{
+    access::{out::Fatal, owners::OwnerId},
+    directory,
+};
 
 /// A place in a group that is kept for the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::access) struct Place {
     pub(in crate::access) group: u64,
     pub(in crate::access) owner: OwnerId,
     /// The Session that the owner knows there.
     pub(in crate::access) session: SessionRef,
-    pub(in crate::access) name: u64,
+    /// Someone else's inbox.
+    pub(in crate::access) foreign: bool,
+    pub(in crate::access) room: Box<str>,
+}
+
+impl Placed for Place {
+    fn line(&self, group: u64) -> Bytes {
+        directory::Place::line(group, self.session.into(), self.foreign, &self.room)
+    }
 }
 
 impl Place {
@@ -35,7 +48,7 @@ impl Place {
 pub(super) struct Past {
     /// Places in groups that an older Session of the device has had, until this one joins them or
     /// their time is over.
-    pub(super) kept: HashMap<u64, Place>,
+    pub(super) kept: Noted<Place>,
     /// The older Session whose place the next joins take.
     pub(super) replaces: Option<SessionRef>,
     /// Opened by early data: the names (hashed) of what the device is in, which is all that may be
@@ -51,7 +64,10 @@ impl Session {
     /// What is empty takes no memory.
     fn tidy(&mut self) {
         self.past = self.past.take().filter(|past| {
-            !past.kept.is_empty() || past.replaces.is_some() || past.early.is_some()
+            !past.kept.is_empty()
+                || past.kept.has_moves()
+                || past.replaces.is_some()
+                || past.early.is_some()
         });
     }
 
@@ -97,7 +113,9 @@ impl Session {
             places.into_iter().partition(|place| self.groups.contains_key(&place.group));
         let past = self.past();
         past.replaces = Some(older);
-        past.kept.extend(kept.into_iter().map(|place| (place.group, place)));
+        for place in kept {
+            past.kept.insert(place.group, place);
+        }
         taken
     }
 
@@ -105,9 +123,9 @@ impl Session {
     pub(in crate::access) fn take_kept(&mut self) -> Vec<Place> {
         let Some(past) = &mut self.past else { return Vec::new() };
         past.replaces = None;
-        let kept = std::mem::take(&mut past.kept);
+        let kept = past.kept.take(|_| true);
         self.tidy();
-        kept.into_values().collect()
+        kept.into_iter().map(|(_, place)| place).collect()
     }
 
     pub(in crate::access) fn keeps(&self) -> bool {
@@ -121,15 +139,35 @@ impl Session {
             group: *group,
             owner: g.owner,
             session,
-            name: hash(&g.room),
+            foreign: g.foreign,
+            room: g.room.clone(),
         };
-        let kept = self.past.iter().flat_map(|past| past.kept.values().copied());
+        let kept = self.past.iter().flat_map(|past| past.kept.values().cloned());
         self.groups.iter().map(place).chain(kept).collect()
+    }
+
+    /// What has changed of its places since this was last asked, for the directory.
+    pub(in crate::access) fn take_moves(&mut self) -> Vec<Move> {
+        let mut moves = self.groups.take_moves();
+        if let Some(past) = &mut self.past
+            && past.kept.has_moves()
+        {
+            // First what was kept goes, then it may come as a place of this Session's own.
+            moves.splice(0..0, past.kept.take_moves());
+            self.tidy();
+        }
+        moves
+    }
+
+    /// All places of the device, as they stand in the directory.
+    pub(in crate::access) fn lines(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let kept = self.past.iter().flat_map(|past| past.kept.lines());
+        self.groups.lines().chain(kept)
     }
 
     /// The names (hashed) of what the device is in.
     pub(in crate::access) fn names(&self) -> Vec<u64> {
-        self.places().iter().map(|place| place.name).collect()
+        self.places().iter().map(|place| hash(&place.room)).collect()
     }
 
     /// What its owners must hear when it ends. Joins that are not answered yet end with the answer.

@@ -24,7 +24,7 @@ impl Session {
 
     fn join_again(&mut self, which: impl Fn(u64, OwnerId) -> bool, out: &mut Vec<Out>) -> usize {
         let before = out.len();
-        for (group, found) in &mut self.groups {
+        for (group, found) in self.groups.iter_mut() {
             if found.drew.take_if(|drew| which(*group, *drew)).is_some() {
                 out.push(left(*group, "the strokes of the room have to be sent again"));
             }

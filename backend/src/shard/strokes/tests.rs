@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     super::{
-        AccessLink, Gateways, OwnerConfig, Replies, StrokeOwners,
+        AccessLink, Environment, OwnerConfig, Replies, StrokeOwners,
         memory_store::MemoryStore,
         tests::{Recorder, history, message, page},
     },
@@ -72,9 +72,8 @@ impl Bench {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let start = |kind, strokes| {
             let (config, cancel) = (config.clone(), cancel.clone());
-            let store: Arc<dyn Store> = store.clone();
-            let gateways: Arc<dyn Gateways> = gateways.clone();
-            Owner::start(config, kind, store, gateways, strokes, &tasks, cancel)
+            let environment = Environment::new(store.clone(), gateways.clone());
+            Owner::start(config, kind, Environment { strokes, ..environment }, &tasks, cancel)
         };
         let rooms = start(Kind::Apart, Some(way.clone() as Arc<dyn StrokeOwners>));
         let strokes = start(Kind::Strokes, None);
@@ -316,12 +315,26 @@ async fn routes_are_told_again_when_the_owners_of_strokes_are_others() {
     bench.announced(1).await;
     // One that takes the first one's place, and knows nothing.
     let tasks = TaskTracker::new();
-    let gateways: Arc<dyn Gateways> = bench.gateways.clone();
-    let store: Arc<dyn Store> = bench.store.clone();
+    let environment = Environment::new(bench.store.clone(), bench.gateways.clone());
     let (config, cancel) = (OwnerConfig::default(), CancellationToken::new());
-    let next = Owner::start(config, Kind::Strokes, store, gateways, None, &tasks, cancel);
+    let next = Owner::start(config, Kind::Strokes, environment, &tasks, cancel);
     let link = next.attach(88, Arc::new(Back(bench.rooms.downgrade())));
     *bench.way.0.lock() = Some(link);
     bench.rooms.strokes_moved();
     assert_eq!(bench.announced(2).await, [Seq::new(1, 0), Seq::new(2, 0)]);
+}
+
+#[test]
+fn early_routes_are_kept_for_a_time_and_no_more_than_there_may_be() {
+    let (mut routes, second) = (EarlyRoutes::default(), Duration::from_secs(1));
+    let route = |group| rooms::Route { group, ..rooms::Route::default() };
+    for group in 1..=4 {
+        assert!(!routes.keep(second * group, 4, 77, route(u64::from(group))));
+    }
+    assert!(!routes.keep(second * 5, 4, 77, route(4)), "told again");
+    assert!(routes.keep(second * 6, 4, 77, route(5)), "the oldest goes");
+    let kept: Vec<_> = routes.0.iter().map(|(_, _, route)| route.group).collect();
+    assert_eq!((routes.count(second * 7), &kept[..]), (4, &[2, 3, 4, 5][..]));
+    assert_eq!(routes.count(second * 2 + EARLY), 3);
+    assert_eq!(routes.count(second * 6 + EARLY), 0);
 }

@@ -82,11 +82,7 @@ async fn get(link: &Link, key: &str) -> RedisResult<Value> {
 /// handles were given out by another state would be taken for those of other rooms. What is empty
 /// is made this store's.
 pub(super) async fn check(keys: &Keys, state: &Link, history: &Link) -> Result<(), NotOpened> {
-    let mut id = [0; 8];
-    getrandom::fill(&mut id)
-        .map_err(|e| StoreError::Unavailable(format!("the system gives no random numbers: {e}")))?;
-    let offered = format!("{SCHEMA} {:016x}", u64::from_be_bytes(id));
-    let found = mark(keys, state, &offered).await?;
+    let found = check_one(keys, state).await?;
     let of_history = mark(keys, history, &found).await?;
     if of_history == found {
         // Also when a connection is made anew: an owner must not go on in logs that begin again.
@@ -113,6 +109,14 @@ pub(super) async fn insist_on_mark(keys: &Keys, link: &Link) -> Result<bool, Sto
     };
     link.insist(key, found);
     Ok(true)
+}
+
+/// Checks that a server holds this schema, and gives what it is marked with.
+pub(super) async fn check_one(keys: &Keys, link: &Link) -> Result<String, NotOpened> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id)
+        .map_err(|e| StoreError::Unavailable(format!("the system gives no random numbers: {e}")))?;
+    mark(keys, link, &format!("{SCHEMA} {:016x}", u64::from_be_bytes(id))).await
 }
 
 /// What a server is marked with; where it has no mark, `offered`.

@@ -3,7 +3,7 @@
 
 use edgeway_proto::Seq;
 
-use crate::store::LogId;
+use crate::{directory::Name, store::LogId};
 
 /// Version of the keys, of their fields and of the codec of records.
 pub(super) const SCHEMA: u32 = 1;
@@ -62,6 +62,28 @@ impl Keys {
         format!("{}:{{g:{group}}}:{class}:meta", self.prefix)
     }
 
+    /// Hash: term, version and head of a listing of the directory. Sorted set: its lines. And of a
+    /// Session's, the set of [`Self::sessions`].
+    pub(super) fn listing(&self, name: &Name) -> Vec<String> {
+        let prefix = &self.prefix;
+        match name {
+            Name::Room(room) => {
+                ["here", "members"].map(|what| format!("{prefix}:{{r:{room}}}:{what}")).into()
+            }
+            Name::Session(_) => {
+                // A user has no slash, so that no two Sessions have the same key.
+                let (user, name) = name.of_user().unwrap_or_default();
+                let of = |what| format!("{prefix}:{{u:{user}}}:{what}/{name}");
+                vec![of("session"), of("places"), self.sessions(user)]
+            }
+        }
+    }
+
+    /// Set: the names of a user's Sessions.
+    pub(super) fn sessions(&self, user: &str) -> String {
+        format!("{}:{{u:{user}}}:sessions", self.prefix)
+    }
+
     /// Hash: the latest record of each key of room state.
     pub(super) fn state(&self, group: u64) -> String {
         format!("{}:{{g:{group}}}:state", self.prefix)
@@ -90,6 +112,14 @@ mod tests {
         assert_eq!(keys.log(log), "ew:{g:12}:binary");
         assert_eq!(keys.meta(log), "ew:{g:12}:binary:meta");
         assert_eq!(keys.state(12), "ew:{g:12}:state");
+        let members = ["ew:{r:chat:maths}:here", "ew:{r:chat:maths}:members"];
+        assert_eq!(keys.listing(&Name::room("chat:maths")), members);
+        let session = [
+            "ew:{u:ada}:session/my/phone/chat",
+            "ew:{u:ada}:places/my/phone/chat",
+            "ew:{u:ada}:sessions",
+        ];
+        assert_eq!(keys.listing(&Name::session("ada", "my/phone", "chat")), session);
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Script {
         Self::new(include_str!("registry.lua"))
     }
 
+    /// Writes a listing of the directory.
+    pub(super) fn directory() -> Self {
+        Self::new(include_str!("directory.lua"))
+    }
+
     /// Calls it, with its text where the server does not know it yet. Never twice, where it may have
     /// been done: whoever calls knows whether it may be.
     pub(super) async fn call(

@@ -2,6 +2,7 @@
 //! only this store promises.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod directory;
 mod faults;
 mod servers;
 

@@ -22,7 +22,7 @@ pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
     }
 }
 
-fn items(value: Value) -> Option<Vec<Value>> {
+pub(super) fn items(value: Value) -> Option<Vec<Value>> {
     match value {
         Value::Array(items) => Some(items),
         // Of a key that is not there.
