@@ -1,6 +1,7 @@
 //! The config: raw as it stands in the file, and [`Config`] as the program uses it. What is wrong
 //! is reported all at once, each problem with its key and what would be right.
 
+mod auth;
 mod check;
 mod discovery;
 mod nodes;
@@ -9,18 +10,18 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use edgeway_linktls::{Identity, Links};
 
+pub use auth::{Auth, Checked, Listed, RawAuth, RawCallback, RawKey, RawTokens};
 pub use discovery::Discovery;
 pub use nodes::{Place, parse_places};
 pub use raw::{
-    RawAuth, RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms,
-    RawStore,
+    RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms, RawStore,
 };
 
-use crate::{auth::PasswordHash, roles::Role, store::RedisServer};
+use crate::{roles::Role, store::RedisServer};
 
 /// Where `edgeway up` listens for its own gateway: any free port of loopback.
 pub const LISTEN_UP: SocketAddr = loopback(0);
@@ -126,15 +127,6 @@ pub struct Rooms {
     pub max_members: usize,
     /// Rooms of a Session at most.
     pub per_session: usize,
-}
-
-/// Who may log in.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// Anyone, under any name. For development.
-    Development,
-    /// These users, with their passwords.
-    Passwords(BTreeMap<String, PasswordHash>),
 }
 
 /// The processes of each role, as configured. An empty role is this process.

@@ -97,6 +97,7 @@ fn passwords_must_be_argon2id_hashes() {
         auth: RawAuth {
             mode: Some("passwords".into()),
             users: [("ada".to_owned(), hash.to_owned())].into(),
+            ..RawAuth::default()
         },
         ..RawConfig::default()
     };
@@ -109,7 +110,8 @@ fn passwords_must_be_argon2id_hashes() {
 #[test]
 fn hashes_are_not_printed() {
     let hash = PasswordHash::new(b"secret").unwrap();
-    let raw = RawAuth { mode: None, users: [("ada".to_owned(), hash.to_string())].into() };
+    let users = [("ada".to_owned(), hash.to_string())].into();
+    let raw = RawAuth { users, ..RawAuth::default() };
     assert!(!format!("{raw:?}").contains("argon2"));
     assert!(!format!("{hash:?}").contains("argon2"));
 }
