@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_filter::Filter;
 use edgeway_linktls::{AddressProblem, Identity, Limits, incoming};
 use edgeway_proto::{
     auth::auth_server::AuthServer,
@@ -182,10 +183,11 @@ impl Backend {
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
+        let filter = Arc::new(Filter::default());
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
-            let (config, stop) = (owner_config(&config), stop_owners.clone());
+            let (config, stop) = (owner_config(&config, &filter), stop_owners.clone());
             let (store, tasks) = (Arc::clone(store), &owner_tasks);
             Some(Owner::start(config, kind, store, gateways, strokes, tasks, stop))
         };
@@ -248,7 +250,7 @@ impl Backend {
             None => None,
         };
         let owners = owned.all().map(|(_, owner)| owner.live_config()).collect();
-        let control = Control::new(owners, rooms_per_session, auth.clone());
+        let control = Control::new(owners, rooms_per_session, auth.clone(), filter);
         Ok(Self {
             listener,
             local_addr,

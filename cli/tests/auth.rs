@@ -270,8 +270,9 @@ async fn a_login_sends_only_what_it_may_where_it_may() {
 async fn a_users_file_is_kept_by_the_command_and_read_again_when_it_changes() {
     let dir = tempfile::tempdir().unwrap();
     let file = ["--file", "users.txt"];
-    let user =
-        |args: &[&str], input: &str| run(dir.path(), &[&["user"], args, &file].concat(), input);
+    let user = |args: &[&str], input: &str| {
+        run(dir.path(), &[&["user"][..], args, &file[..]].concat(), input)
+    };
     assert_eq!(user(&["add", "ada"], "a secret\n").0, 0);
     let text = "[auth]\nmode = [\"passwords\", \"tokens\"]\nusers_file = \"users.txt\"\n\
                 [auth.tokens.keys]\nold = { alg = \"HS256\", file = \"key\" }\n";

@@ -379,7 +379,7 @@ impl Check<'_> {
             .ok()
     }
 
-    fn read(&mut self, key: &str, file: &str, is_elsewhere: bool) -> Option<Vec<u8>> {
+    pub(super) fn read(&mut self, key: &str, file: &str, is_elsewhere: bool) -> Option<Vec<u8>> {
         match std::fs::read(file) {
             Ok(bytes) => Some(bytes),
             Err(_) if is_elsewhere => None,

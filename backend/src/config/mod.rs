@@ -4,6 +4,7 @@
 mod auth;
 mod check;
 mod discovery;
+mod filter;
 mod nodes;
 mod raw;
 mod store;
@@ -16,6 +17,7 @@ use edgeway_linktls::{Identity, Links};
 
 pub use auth::{Auth, Checked, Listed, RawAuth, RawCallback, RawKey, RawTokens};
 pub use discovery::Discovery;
+pub use filter::{Filter, RawFilter};
 pub use nodes::{Place, parse_places};
 pub use raw::{
     RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms, RawStore,
@@ -71,6 +73,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// Who may log in.
     pub auth: Auth,
+    /// What users may say, and who may say it.
+    pub filter: Filter,
     /// The processes of each role.
     pub nodes: Nodes,
     /// With which links are served and dialled; none in the clear.
@@ -183,6 +187,7 @@ pub fn validate(
         history_chat: raw.history.chat.unwrap_or(true),
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),
+        filter: check.filter(raw.filter),
         nodes: check.nodes(&raw.nodes, on_redis),
         links: links.identity().cloned(),
         discovery: check.discovery(&raw.discovery),

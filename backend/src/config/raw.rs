@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::RawAuth;
+use super::{RawAuth, RawFilter};
 
 /// Every section that the backend reads.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,6 +18,8 @@ pub struct RawConfig {
     pub rooms: RawRooms,
     /// `[auth]`
     pub auth: RawAuth,
+    /// `[filter]`
+    pub filter: RawFilter,
     /// `[nodes]`
     pub nodes: RawNodes,
     /// `[discovery]`

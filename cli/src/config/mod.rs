@@ -155,9 +155,10 @@ impl File {
         &self.text
     }
 
-    /// What is in the files that logins are checked by; `None` for one that cannot be read.
-    pub fn files_of_logins(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-        let files = self.raw.auth.files().into_iter();
+    /// What is in the files that logins and messages are checked by; `None` for one that cannot be read.
+    pub fn checked_files(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let words = self.raw.filter.words_file.as_deref().filter(|file| !file.is_empty());
+        let files = self.raw.auth.files().into_iter().chain(words);
         files.map(|file| (PathBuf::from(file), std::fs::read(file).ok())).collect()
     }
 
@@ -224,6 +225,10 @@ impl File {
             history: raw.history.clone(),
             rooms: raw.rooms.clone(),
             auth: backend::RawAuth { is_elsewhere: purpose == Use::Gateway, ..raw.auth.clone() },
+            filter: backend::RawFilter {
+                is_elsewhere: purpose == Use::Gateway,
+                ..raw.filter.clone()
+            },
             discovery: raw.discovery.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),

@@ -9,7 +9,7 @@ pub const OF_GATEWAYS: [&str; 5] =
     ["backends.", "gateway.limits.", "gateway.login", "gateway.routes.", "gateway.tls."];
 
 /// Keys that a backend takes while it runs.
-pub const OF_BACKENDS: [&str; 3] = [LOGINS, "backends.", "rooms."];
+pub const OF_BACKENDS: [&str; 4] = [LOGINS, "backends.", "filter.", "rooms."];
 
 /// Users, keys and the endpoint are of the mode of logins, which changes with a restart only.
 const LOGINS: &str = "auth.";

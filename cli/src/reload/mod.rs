@@ -58,13 +58,13 @@ pub struct Reload {
     files: Mutex<Files>,
 }
 
-/// The files that logins are checked by, and what is in them.
+/// The files that logins and messages are checked by, and what is in them.
 type Files = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 impl Reload {
     /// For a process that was started with `started`. `logs`: the levels are the config's to say, not a flag's.
     pub fn new(load: Load, purpose: Use, logs: bool, started: &File) -> Self {
-        let files = Mutex::new(started.files_of_logins());
+        let files = Mutex::new(started.checked_files());
         let (path, started) = (started.path().cloned(), started.text().to_owned());
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
@@ -148,7 +148,7 @@ impl Reload {
             file = file.without_links();
         }
         let text = file.text().to_owned();
-        let files = file.files_of_logins();
+        let files = file.checked_files();
         let settings = file.settings(self.purpose)?;
         let live = self.live(settings.links.is_some());
         let mut changes = Changes::between(&live, &self.started, &current, &text);
@@ -178,7 +178,9 @@ impl Reload {
             let mut before = self.files.lock();
             let other = |(path, had)| before.iter().any(|(p, has)| p == path && has != had);
             if files.iter().map(|(path, has)| (path, has)).any(other) {
-                changes.live.push("auth: other users or keys in its files".to_owned());
+                changes
+                    .live
+                    .push("auth, filter: other users, keys or words in their files".to_owned());
             }
             *before = files;
         }
