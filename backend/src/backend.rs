@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_filter::Filter;
 use edgeway_linktls::{AddressProblem, Identity, Limits, incoming};
 use edgeway_proto::{
     auth::auth_server::AuthServer,
@@ -195,6 +196,7 @@ impl Backend {
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
+        let filter = Arc::new(Filter::default());
         let opened = open_directory(&config, &tell).await?;
         let (recorder, writing, lookup) = directory::start(opened);
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
@@ -202,7 +204,7 @@ impl Backend {
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
             let (store, recorder) = (Arc::clone(store), Some(recorder.clone()));
             let environment = Environment { store, gateways, strokes, recorder };
-            let (config, stop) = (owner_config(&config), stop_owners.clone());
+            let (config, stop) = (owner_config(&config, &filter), stop_owners.clone());
             Some(Owner::start(config, kind, environment, &owner_tasks, stop))
         };
         let mut owned = Owned {
@@ -265,7 +267,7 @@ impl Backend {
             None => None,
         };
         let owners = owned.all().map(|(_, owner)| owner.live_config()).collect();
-        let control = Control::new(owners, rooms_per_session, auth.clone());
+        let control = Control::new(owners, rooms_per_session, auth.clone(), filter);
         Ok(Self {
             listener,
             local_addr,

@@ -5,9 +5,12 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use edgeway_filter::Filter;
+
 use crate::{
     auth::Auth,
     config::{self, Config, Rooms},
+    room::Filtering,
     shard::{LiveConfig, OwnerConfig, RoomConfig},
 };
 
@@ -17,6 +20,7 @@ pub struct Control {
     owners: Vec<LiveConfig>,
     rooms_per_session: Arc<AtomicUsize>,
     auth: Option<Auth>,
+    filter: Arc<Filter>,
 }
 
 impl Control {
@@ -24,14 +28,15 @@ impl Control {
         owners: Vec<LiveConfig>,
         rooms_per_session: Arc<AtomicUsize>,
         auth: Option<Auth>,
+        filter: Arc<Filter>,
     ) -> Self {
-        Self { owners, rooms_per_session, auth }
+        Self { owners, rooms_per_session, auth, filter }
     }
 
-    /// Uses what of a config may change: the policy of rooms, and who may log in. Rooms and Sessions that are there
+    /// Uses what of a config may change: the policy of rooms, who may log in, and what may be said. Rooms and Sessions that are there
     /// follow it too, but nobody is thrown out of a room.
     pub fn apply(&self, config: &Config) {
-        let owner = owner_config(config);
+        let owner = owner_config(config, &self.filter);
         for live in &self.owners {
             // Whether chat is kept waits for a restart, as all of [history].
             let room = RoomConfig { chat_history: live.room().chat_history, ..owner.room.clone() };
@@ -41,6 +46,12 @@ impl Control {
         if let Some(auth) = &self.auth {
             auth.set_users(config.auth.clone());
         }
+    }
+
+    /// Who may speak, changed at run time, for the rooms that are owned here.
+    #[must_use]
+    pub fn filter(&self) -> &Filter {
+        &self.filter
     }
 
     /// The policy of rooms that is in use, where rooms or inboxes are owned here.
@@ -64,13 +75,17 @@ impl Control {
     }
 }
 
-/// The numbers of owners that a config says.
-pub(crate) fn owner_config(config: &Config) -> OwnerConfig {
+/// The numbers of owners that a config says, and what it says to the filter, which is theirs.
+pub(crate) fn owner_config(config: &Config, filter: &Arc<Filter>) -> OwnerConfig {
+    let config::Filter { words, classes, blocked, pause } = &config.filter;
+    filter.set_words(Arc::clone(words));
+    filter.rules(|rules| rules.configure(blocked.clone(), *pause));
     let mut owner =
         OwnerConfig { create_rooms: config.rooms.create_on_join, ..OwnerConfig::default() };
     owner.room.chat_per_second = config.rooms.chat_per_second;
     owner.room.chat_batch = config.rooms.chat_batch;
     owner.room.members_max = config.rooms.max_members;
     owner.room.chat_history = config.history_chat;
+    owner.room.filter = Some(Filtering { filter: Arc::clone(filter), classes: *classes });
     owner
 }

@@ -25,6 +25,7 @@ async fn a_gateway_learns_who_may_log_in() {
             device: "phone".into(),
             secret: secret.into(),
             remote: "127.0.0.1:9".into(),
+            renews: 0,
         };
         client.login(request).await.unwrap().into_inner().result.unwrap()
     };

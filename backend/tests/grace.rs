@@ -260,7 +260,7 @@ async fn login(
     secret: Bytes,
 ) -> Result<(u64, Bytes), u64> {
     let (user, device) = ("ada".to_owned(), device.to_owned());
-    let request = LoginRequest { method, user, device, secret, remote: String::new() };
+    let request = LoginRequest { method, user, device, secret, ..LoginRequest::default() };
     let mut auth = AuthClient::new(common::channel(backend.addr).await);
     match auth.login(request).await.unwrap().into_inner().result.unwrap() {
         Verdict::Accepted(accepted) => Ok((accepted.generation, accepted.token)),

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use crate::{backend, certs, chat, check, config, gateway, up};
+use crate::{backend, certs, chat, check, config, gateway, token, up, user};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +12,8 @@ Examples:
   edgeway gateway --config edgeway.toml          the parts as processes of their own
   edgeway backend --config edgeway.toml --roles access,room,peer
   edgeway certs --help                           certificates, so that they can be on several machines
+  edgeway user --help                            users with passwords
+  edgeway token --help                           signed tokens
 
 Exit codes: 0 done, 1 it failed or did not hold, 2 wrong use or a bad config.";
 
@@ -35,6 +37,8 @@ pub enum Command {
     Check(check::Args),
     Certs(certs::Args),
     Chat(chat::Args),
+    User(user::Args),
+    Token(token::Args),
 }
 
 fn levels(text: &str) -> Result<String, String> {
@@ -75,6 +79,13 @@ mod tests {
             "edgeway certs ca --dir d --days 365 --force",
             "edgeway certs link gw-1 --host 10.0.0.1 --host gw.internal --days 90 --out d --force",
             "edgeway chat --user ada --room r --server localhost:4433 --transport tcp --ca ca.pem",
+            "edgeway user hash",
+            "edgeway user add ada --file users.txt",
+            "edgeway user remove ada --file users.txt",
+            "edgeway user list --file users.txt",
+            "edgeway token sign --alg EdDSA --key main.key --kid main --user ada --secs 3600 --room maths-*",
+            "edgeway token verify --config edgeway.toml TOKEN",
+            "edgeway token inspect",
             "edgeway --log debug up",
             "edgeway up --log info,edgeway_gateway=trace",
         ] {
@@ -95,6 +106,8 @@ mod tests {
             "edgeway chat --user ada",
             "edgeway chat --user ada --room r --transport pigeon",
             "edgeway up --log loud",
+            "edgeway user add ada",
+            "edgeway token sign --alg none --key k --kid k --user ada",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("taken: {line}"));
             assert_eq!(error.exit_code(), 2, "{line}");

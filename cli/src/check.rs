@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use edgeway_backend::config::{Auth, StoreConfig};
+use edgeway_backend::config::{Auth, Checked, StoreConfig};
 use edgeway_linktls::{About, Identity};
 
 use crate::{
@@ -65,7 +65,7 @@ fn summary(settings: &Settings, purpose: Use) -> String {
     let http = process.http.map_or("off".to_owned(), |addr| addr.to_string());
     let login = match &backend.auth {
         Auth::Development => "anyone, under any name (for development)".to_owned(),
-        Auth::Passwords(users) => format!("passwords of {} users", users.len()),
+        Auth::Checked(checked) => describe(checked),
     };
     lines.push(format!("  http      {http} (/metrics, /healthz, /readyz)"));
     lines.push(format!("  data      {}", backend.data_dir.display()));
@@ -82,4 +82,20 @@ fn of_links(links: Option<&Identity>) -> String {
     let Some(links) = links else { return "in the clear, on loopback only".to_owned() };
     let About { subject, issuer, until, .. } = links.about();
     format!("TLS with certificates of both sides: {subject} of {issuer}, until {until}")
+}
+
+fn describe(checked: &Checked) -> String {
+    let passwords = checked.passwords.as_ref();
+    let tokens = checked.tokens.as_ref();
+    let callback = checked.callback.as_ref();
+    let said = [
+        passwords.map(|users| format!("passwords of {} users", users.len())),
+        tokens.map(|tokens| {
+            let keys: Vec<_> =
+                tokens.keys.iter().map(|(kid, key)| format!("{kid} ({key:?})")).collect();
+            format!("signed tokens by the keys {}", keys.join(", "))
+        }),
+        callback.map(|_| "whom the endpoint at auth.callback.url lets in".to_owned()),
+    ];
+    said.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -1,5 +1,5 @@
 //! `edgeway`: the edge in one process (`up`), its parts as processes of their own (`gateway`,
-//! `backend`), and what a person needs beside them (`check`, `certs`, `chat`).
+//! `backend`), and what a person needs beside them (`check`, `certs`, `chat`, `user`, `token`).
 
 mod args;
 mod backend;
@@ -17,7 +17,9 @@ mod output;
 mod reload;
 mod serve;
 mod shutdown;
+mod token;
 mod up;
+mod user;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(args),
         Command::Chat(args) => chat::run(args, log),
+        Command::User(args) => user::run(args),
+        Command::Token(args) => token::run(args),
     };
     failure::exit_code(outcome)
 }

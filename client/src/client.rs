@@ -14,7 +14,7 @@ use edgeway_transport::Transport;
 use tokio::sync::oneshot;
 
 use crate::{
-    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, PathStats,
+    ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, PathStats, RenewError,
     RequestError, Room, Rooms, Session, SessionId, Stats,
     connect::{connect, split_server},
     core::{Answer, Core, CoreConfig, Reads},
@@ -125,7 +125,7 @@ impl Client {
         });
         let config = Arc::new(config);
         let connector = connector.clone();
-        let supervisor = Supervisor { shared, connector, config, device, resume: None };
+        let supervisor = Supervisor { shared, connector, config, device };
         tokio::spawn(supervisor.run(established));
         let events = Events { guard: Arc::clone(&guard) };
         Ok((Self { guard }, events))
@@ -217,6 +217,27 @@ impl Client {
     ) -> Result<Session, RequestError> {
         let open = self.guard.ask(|core, answer| core.open(kind, &headers, Reads::App, answer));
         Ok(Session::new(&self.guard, open.await?))
+    }
+
+    /// Proves anew who the user is, by a token, so that the login does not end when it would have: after
+    /// [`Event::LoginExpires`], or whenever there is a new token. Rooms that the new token does not permit are left
+    /// ([`Event::Left`]). The connections to come log in by this token. How long the login holds now; `None` for without end.
+    ///
+    /// # Errors
+    /// The login goes on as it was, to its end.
+    pub async fn renew(&self, token: Vec<u8>) -> Result<Option<Duration>, RenewError> {
+        self.guard.shared.renew(Login::Token { user: self.user(), token }).await
+    }
+
+    /// The same by password.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub async fn renew_by_password(
+        &self,
+        password: String,
+    ) -> Result<Option<Duration>, RenewError> {
+        self.guard.shared.renew(Login::Password { user: self.user(), password }).await
     }
 
     /// Measures the round trip to the server now.

@@ -100,6 +100,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Silence after which a connection counts as lost.
     pub idle_timeout: Duration,
+    /// How long before its login ends the app is told ([`Event::LoginExpires`](crate::Event::LoginExpires)), or
+    /// at half of its time where that is later.
+    pub renew_before: Duration,
     /// The first delay between tries to reconnect; it doubles with each.
     pub backoff_min: Duration,
     /// The longest delay between tries to reconnect.
@@ -134,6 +137,7 @@ impl ClientConfig {
             // Above three keep-alives of 12 s, so that the server's silence of a third is filled by its
             // pongs and it never has to ping.
             idle_timeout: Duration::from_secs(40),
+            renew_before: Duration::from_secs(60),
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(30),
             unacked_bytes: 256 * 1024,

@@ -168,6 +168,47 @@ impl RequestError {
     }
 }
 
+/// Why a login was not renewed. It goes on as it was, to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenewError {
+    /// The server refused it.
+    #[error("refused: {code}: {reason}")]
+    Refused {
+        /// The code that a login would have got.
+        code: CloseCode,
+        /// The server's words; they begin with a name that programs can rely on.
+        reason: String,
+    },
+    /// There is no connection, or it was lost before the answer came. The next one logs in by the new proof
+    /// where the session token does not hold.
+    #[error("the connection was lost before the answer came")]
+    ConnectionLost,
+    /// The server is of a version that renews no logins: connect anew.
+    #[error("the server renews no logins")]
+    Unsupported,
+    /// Another one is under way.
+    #[error("one at a time; wait for the answer")]
+    TooMany,
+    /// Above 8 KiB.
+    #[error("a password or token may have 8 KiB")]
+    TooLarge,
+    /// The client was closed.
+    #[error("the client is closed")]
+    Closed,
+}
+
+impl RenewError {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code.may_return() != Return::No,
+            Self::ConnectionLost | Self::TooMany => true,
+            Self::Unsupported | Self::TooLarge | Self::Closed => false,
+        }
+    }
+}
+
 /// Why a message was not sent, or what became of it is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {

@@ -175,6 +175,11 @@ pub enum Event {
         /// The Session.
         session: SessionId,
     },
+    /// The login ends soon, and the connection with it: time for [`Client::renew`](crate::Client::renew).
+    LoginExpires {
+        /// How long it still holds.
+        left: Duration,
+    },
     /// The server asks to connect anew soon; the client does so by itself.
     GoingAway {
         /// Why.

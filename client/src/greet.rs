@@ -68,6 +68,12 @@ impl Resume {
         let token = Bytes::copy_from_slice(&logged_in.token);
         (!token.is_empty()).then(|| Self { user: logged_in.user.detached(), token })
     }
+
+    /// Of a login that was renewed.
+    pub(crate) fn renewed(user: &str, renewed: &frame::Renewed) -> Option<Self> {
+        let token = Bytes::copy_from_slice(&renewed.token);
+        (!token.is_empty()).then(|| Self { user: Text::from(user.to_owned()), token })
+    }
 }
 
 /// What every racer says.

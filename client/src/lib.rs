@@ -30,6 +30,7 @@ mod memory;
 mod port;
 mod pulse;
 mod queue;
+mod renew;
 mod room;
 mod session;
 mod shared;
@@ -46,7 +47,7 @@ pub use edgeway_transport::Transport;
 pub use client::{Client, Events};
 pub use config::{ClientConfig, Login, TransportChoice, Trust};
 pub use connector::Connector;
-pub use error::{ConnectError, Fault, RequestError, SendError};
+pub use error::{ConnectError, Fault, RenewError, RequestError, SendError};
 pub use event::{
     Ack, AckStatus, Behind, Event, HistoryPage, JoinOptions, LeftCause, MembersPage, Message,
     Outgoing, Presence, RawFrame, SessionId, Stats,

@@ -18,6 +18,7 @@ use crate::{
     Stats,
     core::{Core, CoreConfig, Write},
     queue::Queue,
+    renew::LoginState,
     signs::Signs,
 };
 
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     rtt_us: AtomicU64,
     server_idle_ms: AtomicU64,
     asked: Mutex<Asked>,
+    pub(crate) login: Mutex<LoginState>,
     pub(crate) over: Notify,
 }
 
@@ -79,6 +81,7 @@ impl Shared {
             // Where nothing is said (WIRE.md, "Hello").
             server_idle_ms: AtomicU64::new(60_000),
             asked: Mutex::new(Asked::default()),
+            login: Mutex::new(LoginState::default()),
             over: Notify::new(),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     connect::{Found, connect},
     connector::Connector,
     core::{Core, GoAway, param_of},
-    greet::{Established, Flight, Resume},
+    greet::{Established, Flight},
     memory::PROVEN,
     pulse::{Pulse, server_idle},
     shared::Shared,
@@ -46,8 +46,6 @@ pub(crate) struct Supervisor {
     pub(crate) connector: Connector,
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) device: String,
-    /// From the last login.
-    pub(crate) resume: Option<Resume>,
 }
 
 /// How a connection ended for its client.
@@ -58,15 +56,26 @@ enum Driven {
     Switch(Box<Found>, Old),
 }
 
+async fn sleep_until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Supervisor {
     /// Runs until the client is closed, by either side.
-    pub(crate) async fn run(mut self, mut established: Established) {
+    pub(crate) async fn run(self, mut established: Established) {
         let mut tries = 0u32;
         // One at a time.
         let mut _parting: Aborting<()>;
         loop {
             let begun = Instant::now();
-            self.resume = Resume::new(&established.logged_in);
+            self.shared.logged_in(
+                &established.welcome,
+                &established.logged_in,
+                self.config.renew_before,
+            );
             let after = match self.drive(established).await {
                 Driven::Ended(after) => after,
                 Driven::Switch(found, old) => {
@@ -143,7 +152,14 @@ impl Supervisor {
     /// Those are under way from now on.
     fn flight(&self) -> Flight {
         let frames = self.shared.with(Core::first_frames);
-        Flight::new(&self.config, &self.device, self.resume.clone(), frames)
+        let (login, resume) = self.shared.next_login();
+        match login {
+            Some(login) => {
+                let config = ClientConfig { login, ..ClientConfig::clone(&self.config) };
+                Flight::new(&config, &self.device, resume, frames)
+            }
+            None => Flight::new(&self.config, &self.device, resume, frames),
+        }
     }
 
     /// What came of a flight; `None` where the app closed the client meanwhile.
@@ -288,6 +304,7 @@ impl Supervisor {
                     None => std::future::pending().await,
                 }
             };
+            let expiring = self.shared.expiring();
             tokio::select! {
                 end = &mut reading => break self.ended(end, raced, begun, &mut writer).await,
                 ended = &mut writer.0 => match ended {
@@ -304,6 +321,7 @@ impl Supervisor {
                         break after_end(end, raced, begun);
                     }
                 },
+                () = sleep_until(expiring) => self.shared.tell_expiry(Instant::now()),
                 () = leave => {
                     let endpoint = going.take().and_then(|(away, _)| away.endpoint);
                     // It will be back: it does not leave its rooms.
@@ -329,6 +347,7 @@ impl Supervisor {
         }
         shared.signs.disconnected();
         shared.set_connection(None, None);
+        shared.login.lock().disconnected();
         shared.with(Core::disconnected);
         match switch {
             Some((found, old)) => Driven::Switch(found, old),

@@ -56,6 +56,8 @@ pub struct Conn {
     pub device: OnceLock<Arc<Device>>,
     /// When the login ends, in milliseconds since 1970; 0 for never.
     pub expires_ms: AtomicU64,
+    /// Whether the login is being renewed.
+    pub renewing: AtomicBool,
     /// Whether the login was accepted.
     pub logged_in: AtomicBool,
     /// Whether it is being closed: what still comes is dropped.
@@ -86,6 +88,7 @@ impl Conn {
             early: connection.early.is_some().then(CancellationToken::new),
             device: OnceLock::new(),
             expires_ms: AtomicU64::new(0),
+            renewing: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             code: OnceLock::new(),

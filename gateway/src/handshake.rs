@@ -64,6 +64,7 @@ pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
             (param::SESSIONS, u64::from(limits.sessions)),
             (param::REPAIR, 1),
             (param::GRACE_MS, crate::clock::ms(limits.grace)),
+            (param::RENEW, 1),
         ],
     }
 }
@@ -73,12 +74,26 @@ pub fn welcome(version: u64, connection: u64, limits: &Limits) -> Welcome {
 /// # Errors
 /// How the connection is to be closed.
 pub async fn login(links: &Links, login: Login, remote: String) -> Result<Accepted, Closing> {
+    ask(links, login, remote, 0).await
+}
+
+/// The same, of a login of a generation that stands and is to go on; 0 for a new one.
+///
+/// # Errors
+/// How the connection would have to be closed.
+pub async fn ask(
+    links: &Links,
+    login: Login,
+    remote: String,
+    renews: u64,
+) -> Result<Accepted, Closing> {
     let request = LoginRequest {
         method: login.method,
         user: login.user.to_string(),
         device: login.device.to_string(),
         secret: login.secret,
         remote,
+        renews,
     };
     let closing = |code, reason: String| Closing { code, reason, retry_after_ms: 0 };
     match links.login(request).await {

@@ -24,6 +24,7 @@ mod paths;
 mod reader;
 mod refuse;
 mod registry;
+mod renew;
 mod routing;
 mod sessions;
 mod turns;

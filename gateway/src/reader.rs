@@ -19,6 +19,7 @@ use crate::{
     context::Context,
     handshake,
     registry::Device,
+    renew,
     sessions::{Identity, Sessions},
 };
 
@@ -75,6 +76,7 @@ impl Reader {
                 Ok(())
             }
             Frame::Pong(_) => Ok(()),
+            Frame::Renew(renew) => renew::begin(&self.ctx, &self.conn, &self.sessions, renew),
             Frame::Credit(credit) => {
                 let session = u8::try_from(credit.session).unwrap_or(0);
                 let lane = Lane::new(session, credit.class);
@@ -193,9 +195,12 @@ async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, lo
             };
             conn.expires_ms.store(accepted.expires_ms, Ordering::Relaxed);
             conn.logged_in.store(true, Ordering::Release);
-            conn.outbox.push_control(logged_in.to_bytes());
             let device = Arc::new(Device { user: accepted.user, device });
-            sessions.lock().identify(Identity { device, generation: accepted.generation });
+            let rights = accepted.rights.map(Arc::new);
+            // Whoever has heard that it is logged in finds it so.
+            let mut sessions = sessions.lock();
+            conn.outbox.push_control(logged_in.to_bytes());
+            sessions.identify(Identity { device, generation: accepted.generation, rights });
         }
         Ok(Err(closing)) if resumes && closing.code == CloseCode::LoginFailed => {
             // Not the end: the client proves by other means who it is, and what it has sent stands.

@@ -37,6 +37,8 @@ pub struct Identity {
     pub device: Arc<Device>,
     /// Grows with each login of the device.
     pub generation: u64,
+    /// What the login may do, for backends; everything where absent.
+    pub rights: Option<Arc<link::Rights>>,
 }
 
 /// Frames of one lane that arrived together.
@@ -109,7 +111,7 @@ impl Sessions {
 
     /// The connection is its device's from now on; an older one ends.
     fn hold_device(&self) {
-        let Some((Identity { device, generation }, _)) = &self.identity else { return };
+        let Some((Identity { device, generation, .. }, _)) = &self.identity else { return };
         if let Some(older) = self.ctx.registry.hold(&self.conn, Arc::clone(device), *generation) {
             let reason = "a newer connection of the same user and device took over";
             older.close(&self.ctx, CloseCode::Replaced, reason, 0);
@@ -134,6 +136,22 @@ impl Sessions {
             self.connect(at);
         }
         self.flush();
+    }
+
+    /// Who is logged in, once somebody is.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity.as_ref().map(|(identity, _)| identity.clone())
+    }
+
+    /// The login goes on and may do this: backends are told, and those of Sessions to come will be.
+    pub fn renewed(&mut self, rights: Option<link::Rights>) {
+        let Some((identity, _)) = &mut self.identity else { return };
+        identity.rights = rights.clone().map(Arc::new);
+        for upstream in self.slots.iter().filter_map(|slot| slot.upstream.as_ref()) {
+            let (session, rights) = (upstream.registration.id, rights.clone());
+            let renewed = link::Renewed { session, rights };
+            upstream.link.send(link::Stream::Control, Item::Renewed(renewed), 256, None);
+        }
     }
 
     /// Few: an idle connection holds no room for more.
@@ -351,6 +369,7 @@ impl Sessions {
             remote: self.conn.remote.to_string(),
             grace_ms: crate::clock::ms(self.conn.limits.grace),
             early: self.early,
+            rights: identity.rights.as_deref().cloned(),
         };
         if !link.send(link::Stream::Control, Item::Open(open), 256, None) {
             let reason = format!("backend `{}` cannot take more", backend.backend);

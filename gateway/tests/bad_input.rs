@@ -177,7 +177,7 @@ over! {
     [quic, tcp, plain, legacy]
     async fn kinds_that_may_be_skipped_are(via: Via) {
         let mut world = world(via).await;
-        world.bystander.send(if via == Via::Legacy { SIGNAL } else { Lane::CONTROL }, frame(0xc0, b"of a later version")).await;
+        world.bystander.send(if via == Via::Legacy { SIGNAL } else { Lane::CONTROL }, frame(0xc2, b"of a later version")).await;
         world.bystander.send(SIGNAL, frame(0xff, b"of a later version")).await;
         world.undisturbed().await;
     }

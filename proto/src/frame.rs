@@ -47,6 +47,8 @@ pub mod param {
     pub const REPAIR: u64 = 7;
     /// Milliseconds that a lost connection's place in its rooms is kept; 0 for not at all.
     pub const GRACE_MS: u64 = 8;
+    /// 1: the gateway takes [`Renew`](super::Renew).
+    pub const RENEW: u64 = 9;
 }
 
 /// How a [`Login`] proves who the user is.
@@ -409,6 +411,24 @@ frames! {
         joined: Vec<Text> as names,
         /// Users who went.
         left: Vec<Text> as names,
+    }
+    /// The login of this connection goes on by another proof. Of a kind that is skipped unknown.
+    Renew = 0xc0 {
+        /// See [`method`]; password or token.
+        method: u64,
+        /// Password or token; at most 8 KiB.
+        secret: Bytes,
+    }
+    /// Answers [`Renew`].
+    Renewed = 0xc1 {
+        /// 0 where it was accepted, else the [`crate::CloseCode`] that a login would have got.
+        code: u64,
+        /// Milliseconds since 1970 at which the login ends; 0 for never.
+        expires_ms: u64,
+        /// The session token, in place of the last one; empty where there is none.
+        token: Bytes,
+        /// For a person; empty where it was accepted.
+        reason: Text,
     }
 }
 

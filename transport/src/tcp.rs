@@ -16,7 +16,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use edgeway_proto::{
     Class, CloseCode, FrameBuffer, Lane, RawFrame,
-    frame::{Behind, Close, Deliver, Gap, Hello, Open, Send, measure, split},
+    frame::{Behind, Close, Deliver, Gap, Hello, Open, Renew, Renewed, Send, measure, split},
     limits::{REASON_BYTES, RECORD_BYTES},
     record::{self, RecordBuffer},
     varint,
@@ -283,7 +283,9 @@ fn bare_lane(frame: &RawFrame) -> Lane {
             .unwrap_or_default(),
         _ => Class::Signal,
     };
-    if frame.kind >= Open::KIND { Lane::new(BARE_SESSION, class) } else { Lane::CONTROL }
+    let of_session =
+        frame.kind >= Open::KIND && ![Renew::KIND, Renewed::KIND].contains(&frame.kind);
+    if of_session { Lane::new(BARE_SESSION, class) } else { Lane::CONTROL }
 }
 
 /// Writes to a connection.

@@ -14,6 +14,7 @@ use super::{
     Access,
     devices::Claim,
     out::Fatal,
+    rights::Rights,
     session::{Identity, Place, Session},
     space::SessionType,
     table::{Entry, Standing},
@@ -268,5 +269,6 @@ fn identify(link: &Link, open: Open) -> Result<Identity, Fatal> {
         user: open.user,
         device: open.device,
         generation: open.generation,
+        rights: Rights::new(open.rights),
     })
 }

@@ -119,6 +119,7 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::rights::Rights;
 
     fn identity(session: u64, generation: u64) -> Identity {
         Identity {
@@ -127,6 +128,7 @@ mod tests {
             user: "ada".into(),
             device: "phone".into(),
             generation,
+            rights: Rights::default(),
         }
     }
 

@@ -7,6 +7,7 @@ mod devices;
 mod grace;
 mod out;
 mod owners;
+mod rights;
 mod session;
 mod shown;
 mod space;

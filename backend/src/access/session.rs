@@ -25,6 +25,7 @@ use edgeway_proto::{
 use super::{
     out::{Fatal, Out, RETRY_MS, error, have, protocol, stream_of, unavailable},
     owners::OwnerId,
+    rights::Rights,
     space::SessionType,
 };
 use crate::{directory, roles::Role};
@@ -56,6 +57,7 @@ pub(super) struct Identity {
     pub(super) user: String,
     pub(super) device: String,
     pub(super) generation: u64,
+    pub(super) rights: Rights,
 }
 
 #[derive(Debug)]
@@ -278,6 +280,10 @@ impl Session {
         }
         let group = send.group;
         if let Some(found) = self.groups.get_mut(group) {
+            if let Some(detail) = self.identity.rights.refuses(&found.room, class) {
+                refuse(send, ErrorCode::Forbidden, detail, out);
+                return Ok(Step::Done);
+            }
             let apart = class == Class::Binary && self.identity.kind.owner() == Role::Room;
             let strokes = if apart { route.strokes(group) } else { None };
             found.drew = strokes.or(found.drew);
@@ -290,17 +296,7 @@ impl Session {
         if self.is_moved(send.group) {
             return Ok(Step::Done);
         }
-        let ack = Ack {
-            group: send.group,
-            class,
-            id: send.id,
-            status: AckStatus::Refused,
-            seq: Seq::ZERO,
-            expected: 0,
-        };
-        // The error comes first: it says why (WIRE.md, sending).
-        out.push(error(0, ErrorCode::NotJoined, "this group is not joined"));
-        out.push(Out::Client(ack.to_bytes()));
+        refuse(send, ErrorCode::NotJoined, "this group is not joined", out);
         Ok(Step::Done)
     }
 
@@ -322,6 +318,14 @@ impl Session {
                 return Ok(Step::Done);
             }
         };
+        let rights = &identity.rights;
+        if !rights.may_join(identity.kind, &join.room, send_only)
+            || (place.foreign && !rights.may_write())
+        {
+            let detail = "the login may not join this room";
+            out.push(error(join.request, ErrorCode::Forbidden, detail));
+            return Ok(Step::Done);
+        }
         // Who joins again, because it has lost the group on the way, has its place already.
         let is_in = || self.groups.values().any(|group| *group.room == *place.room);
         let rooms_max = self.rooms_max.load(Ordering::Relaxed);
@@ -421,6 +425,12 @@ impl Session {
         Some(self.joins.remove(at))
     }
 
+    /// Leaves the groups of the rooms that a condition holds for; those that it has left.
+    pub(super) fn leave_where(&mut self, is_left: impl Fn(&str) -> bool) -> Vec<(u64, OwnerId)> {
+        let left = self.groups.extract_if(|_, group| is_left(&group.room));
+        left.map(|(id, group)| (id, group.owner)).collect()
+    }
+
     /// An owner says that the Session is out of a group.
     pub(super) fn left(&mut self, owner: OwnerId, group: u64) {
         if self.groups.get(&group).is_some_and(|g| g.owner == owner) {
@@ -441,6 +451,16 @@ impl Placed for Group {
     fn line(&self, group: u64) -> Bytes {
         directory::Place::line(group, self.session.into(), self.foreign, &self.room)
     }
+}
+
+/// Refuses a message.
+fn refuse(send: &Send, code: ErrorCode, detail: &'static str, out: &mut Vec<Out>) {
+    let Send { group, class, id, .. } = *send;
+    let (status, seq) = (AckStatus::Refused, Seq::ZERO);
+    let ack = Ack { group, class, id, status, seq, expected: 0 };
+    // The error comes first: it says why (WIRE.md, sending).
+    out.push(error(0, code, detail));
+    out.push(Out::Client(ack.to_bytes()));
 }
 
 fn hash(name: &str) -> u64 {

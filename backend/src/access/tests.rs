@@ -13,6 +13,7 @@ use edgeway_proto::{
 use super::{
     out::{Fatal, Out},
     owners::OwnerId,
+    rights::Rights,
     session::{Identity, Place, Route, Session},
     space::SessionType,
 };
@@ -43,6 +44,7 @@ fn session(kind: SessionType) -> Session {
         user: "ada".into(),
         device: "phone".into(),
         generation: 7,
+        rights: Rights::default(),
     };
     Session::new(identity, std::sync::Arc::new(3.into()))
 }

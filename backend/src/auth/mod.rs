@@ -1,13 +1,20 @@
 //! Who may log in: the gRPC service that the gateway asks once for each login.
 
+mod callback;
+mod crypto;
 mod generations;
+mod jwt;
 mod names;
 mod password;
+mod refusal;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod token;
+mod users;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -16,26 +23,29 @@ use std::{
 };
 
 use edgeway_proto::{
-    CloseCode,
     auth::{
         Accepted, LoginRequest, LoginResponse, Rejected, auth_server::Auth as AuthService,
         login_response::Result as Verdict,
     },
     frame::method,
-    limits,
+    limits, link,
 };
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 pub(crate) use self::names::{check_name, check_user};
+pub use self::{
+    callback::Endpoint,
+    jwt::{Algorithm, Audience, Claims, Good, KeyProblem, SigningKey, Tokens, VerifyKey, inspect},
+    password::{HashProblem, PasswordHash},
+    refusal::Refusal,
+    token::TokenKey,
+    users::{USERS_MAX, UsersProblem, parse_users, user_line},
+};
 use self::{
     generations::Generations,
-    token::{Claim, Who},
-};
-pub use self::{
-    password::{HashProblem, PasswordHash},
-    token::TokenKey,
+    token::{Claim, Source, Who},
 };
 use crate::config;
 
@@ -45,6 +55,16 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Logins that may wait for their turn. At 20 ms a hash this is what `WAIT` lets through on one
 /// core several times over; above it clients are told to come back.
 const WAITING: usize = 2_000;
+
+const BAD_USER: Refusal = Refusal::failed(
+    "bad_user",
+    "the user's name must be 1 to 128 bytes, without control characters or /, and not begin with @",
+);
+const BAD_DEVICE: Refusal = Refusal::failed(
+    "bad_device",
+    "the device's name must be 1 to 128 bytes, without control characters",
+);
+const BUSY: Refusal = Refusal::unavailable("busy", "too many logins at a time");
 
 /// Who knows of which devices a Session lives, or is kept for their return.
 pub trait Resumable: Send + Sync + std::fmt::Debug {
@@ -62,7 +82,8 @@ pub struct Auth {
 #[derive(Debug)]
 struct Shared {
     users: RwLock<Arc<Users>>,
-    /// Hashing takes a core and 19 MiB for each login: as many at a time as there are cores.
+    /// Hashing takes a core and 19 MiB for each login: at most half of the cores are at it, so that the other half
+    /// goes on with messages.
     hashing: Arc<Semaphore>,
     waiting: AtomicUsize,
     generations: Generations,
@@ -80,24 +101,38 @@ struct Users {
 
 impl Users {
     fn new(mode: config::Auth) -> Arc<Self> {
-        let decoy = match &mode {
-            config::Auth::Development => None,
-            config::Auth::Passwords(users) => users.values().max_by_key(|h| h.cost()).cloned(),
-        };
-        Arc::new(Self { mode, decoy })
+        let decoy = mode.passwords().and_then(|users| users.values().max_by_key(|h| h.cost()));
+        Arc::new(Self { decoy: decoy.cloned(), mode })
     }
 
-    /// What this user's tokens are bound to; none where there is no such user.
-    fn proof(&self, user: &str) -> Option<String> {
-        match &self.mode {
-            config::Auth::Development => Some(String::new()),
-            config::Auth::Passwords(users) => users.get(user).map(ToString::to_string),
+    /// What the session tokens of a user's logins are bound to; none where nobody could log in like that (any
+    /// more).
+    fn proof(&self, user: &str, source: &Source) -> Option<String> {
+        match (source, &self.mode) {
+            (Source::Development, config::Auth::Development) => Some(String::new()),
+            (Source::Development, config::Auth::Checked(_)) | (_, config::Auth::Development) => {
+                None
+            }
+            (Source::Password, config::Auth::Checked(checked)) => {
+                checked.passwords.as_ref()?.get(user).map(ToString::to_string)
+            }
+            (Source::Token(kid), config::Auth::Checked(checked)) => {
+                checked.tokens.as_ref()?.proof(kid)
+            }
+            (Source::Callback, config::Auth::Checked(checked)) => {
+                checked.callback.is_some().then(String::new)
+            }
         }
     }
 }
 
-/// A login that is refused: the client's close code and a reason for a person.
-type Refusal = (CloseCode, &'static str);
+/// Who a login has proved to be.
+struct Proved {
+    user: String,
+    expires_ms: u64,
+    source: Source,
+    rights: Option<link::Rights>,
+}
 
 impl Auth {
     /// The service for a mode.
@@ -107,7 +142,7 @@ impl Auth {
         Self {
             shared: Arc::new(Shared {
                 users: RwLock::new(Users::new(mode)),
-                hashing: Arc::new(Semaphore::new(cores)),
+                hashing: Arc::new(Semaphore::new((cores / 2).max(1))),
                 waiting: AtomicUsize::new(0),
                 generations: Generations::default(),
                 key,
@@ -121,8 +156,7 @@ impl Auth {
     /// have another password, hold no longer.
     pub fn set_users(&self, mode: config::Auth) {
         let mut users = self.shared.users.write();
-        if matches!((&users.mode, &mode), (config::Auth::Passwords(_), config::Auth::Passwords(_)))
-        {
+        if users.mode.methods() == mode.methods() {
             *users = Users::new(mode);
         }
     }
@@ -133,45 +167,79 @@ impl Auth {
         self.shared.users.read().mode.clone()
     }
 
-    async fn decide(&self, request: LoginRequest) -> Result<Accepted, Refusal> {
-        check_user(&request.user).map_err(|_| {
-            (
-                CloseCode::LoginFailed,
-                "the user's name must be 1 to 128 bytes, without control characters or /",
-            )
-        })?;
-        check_name(&request.device).map_err(|_| {
-            (
-                CloseCode::LoginFailed,
-                "the device's name must be 1 to 128 bytes, without control characters",
-            )
-        })?;
+    async fn decide(&self, mut request: LoginRequest) -> Result<Accepted, Refusal> {
+        // A token may say who it is; all others are told.
+        if request.method != method::TOKEN || !request.user.is_empty() {
+            check_user(&request.user).map_err(|_| BAD_USER)?;
+        }
+        check_name(&request.device).map_err(|_| BAD_DEVICE)?;
         // The same to the end, also where they change meanwhile.
         let users = Arc::clone(&self.shared.users.read());
         if request.method == method::RESUME {
             return self.resume(&users, request);
         }
-        match &users.mode {
-            config::Auth::Development if request.method == method::DEVELOPMENT => {}
-            config::Auth::Development => {
-                return Err((
-                    CloseCode::LoginFailed,
-                    "this server has development logins only (method 0)",
-                ));
-            }
-            config::Auth::Passwords(_) if request.method == method::PASSWORD => {
-                self.check_password(&users, &request).await?;
-            }
-            config::Auth::Passwords(_) => {
-                return Err((
-                    CloseCode::LoginFailed,
-                    "this server has logins by password only (method 1)",
-                ));
-            }
+        let proved = self.prove(&users, &request).await?;
+        check_user(&proved.user).map_err(|_| BAD_USER)?;
+        let renews = request.renews;
+        if proved.user != request.user && (renews != 0 || proved.source.names_the_user(&request)) {
+            return Err(Refusal::failed("other_user", "it is of another user"));
         }
-        let generation = self.next_generation(&request);
-        let proof = users.proof(&request.user).unwrap_or_default();
-        Ok(self.accept(request, &proof, generation, 0))
+        request.user.clone_from(&proved.user);
+        let generation = if renews == 0 { self.next_generation(&request) } else { renews };
+        Ok(self.accept(&users, request, proved, generation))
+    }
+
+    /// Who a login is, by any method but that of session tokens.
+    async fn prove(&self, users: &Users, request: &LoginRequest) -> Result<Proved, Refusal> {
+        let user = request.user.clone();
+        let checked = match &users.mode {
+            config::Auth::Development if request.method == method::DEVELOPMENT => {
+                return Ok(Proved {
+                    user,
+                    expires_ms: 0,
+                    source: Source::Development,
+                    rights: None,
+                });
+            }
+            config::Auth::Development => {
+                let detail = "this server has development logins only (method 0)";
+                return Err(Refusal::failed("method_not_allowed", detail));
+            }
+            config::Auth::Checked(checked) => checked,
+        };
+        match (request.method, &**checked) {
+            (method::PASSWORD, config::Checked { passwords: Some(by_name), .. }) => {
+                self.check_password(users, by_name, request).await?;
+                Ok(Proved { user, expires_ms: 0, source: Source::Password, rights: None })
+            }
+            (method::TOKEN, config::Checked { tokens: Some(tokens), .. }) => {
+                let Good { claims, kid, expires_ms } = tokens.check(&request.secret)?;
+                let rights = rights::of_lists(claims.rooms, claims.speak, claims.rights);
+                let source = Source::Token(kid);
+                Ok(Proved { user: claims.sub, expires_ms, source, rights })
+            }
+            (
+                method::PASSWORD | method::TOKEN,
+                config::Checked { callback: Some(endpoint), .. },
+            ) => {
+                let name = if request.method == method::TOKEN { "token" } else { "password" };
+                if request.secret.len() > limits::SECRET_BYTES {
+                    return Err(Refusal::failed("token_too_long", "a secret may have 8 KiB"));
+                }
+                let _waiting = Waiting::enter(&self.shared.waiting).ok_or(BUSY)?;
+                let callback::Allowed { user: named, expires_ms, rights } =
+                    endpoint.ask(name, request).await?;
+                if expires_ms != 0 && now_ms() >= expires_ms {
+                    return Err(Refusal::failed("callback_refused", "the login is over already"));
+                }
+                let user = named.unwrap_or(user);
+                Ok(Proved { user, expires_ms, source: Source::Callback, rights })
+            }
+            _ => Err(Refusal {
+                detail: format!("this server has logins by {} only", checked.said()).into(),
+                ..Refusal::failed("method_not_allowed", "")
+            }),
+        }
     }
 
     fn next_generation(&self, request: &LoginRequest) -> u64 {
@@ -180,40 +248,52 @@ impl Auth {
 
     fn accept(
         &self,
+        users: &Users,
         request: LoginRequest,
-        proof: &str,
+        proved: Proved,
         generation: u64,
-        expires_ms: u64,
     ) -> Accepted {
+        let Proved { expires_ms, source, rights, .. } = proved;
         let LoginRequest { user, device, .. } = request;
-        let who = Who { user: &user, device: &device, proof };
-        let token = self.shared.key.sign(&who, Claim { generation, expires_ms });
-        Accepted { user, expires_ms, generation, token }
+        let proof = users.proof(&user, &source).unwrap_or_default();
+        let who = Who { user: &user, device: &device, proof: &proof };
+        let claim = Claim { generation, expires_ms, source, rights };
+        let token = self.shared.key.sign(&who, &claim);
+        let rights = claim.rights;
+        Accepted { user, expires_ms, generation, token, rights }
     }
 
     /// A login by session token: no password is asked for, and nothing is hashed for it.
     fn resume(&self, users: &Users, request: LoginRequest) -> Result<Accepted, Refusal> {
-        const REFUSED: Refusal =
-            (CloseCode::LoginFailed, "the session token is unknown or expired; log in anew");
+        const REFUSED: Refusal = Refusal::failed(
+            "session_token",
+            "the session token is unknown or expired; log in anew",
+        );
         let (user, device) = (&request.user, &request.device);
-        let proof = users.proof(user).ok_or(REFUSED)?;
-        let who = Who { user, device, proof: &proof };
-        let claim = self.shared.key.check(&who, &request.secret).ok_or(REFUSED)?;
-        if claim.expires_ms != 0 && now_ms() >= claim.expires_ms {
+        let proof = |source: &Source| users.proof(user, source);
+        let claim = self.shared.key.check(user, device, &request.secret, proof).ok_or(REFUSED)?;
+        // A login that stands is renewed by what proves more than that it stands.
+        if request.renews != 0 || (claim.expires_ms != 0 && now_ms() >= claim.expires_ms) {
             return Err(REFUSED);
         }
         let generation = self.next_generation(&request);
         if !self.shared.devices.resume(user, device, claim.generation, generation) {
             return Err(REFUSED);
         }
-        Ok(self.accept(request, &proof, generation, claim.expires_ms))
+        let Claim { expires_ms, source, rights, .. } = claim;
+        let proved = Proved { user: request.user.clone(), expires_ms, source, rights };
+        Ok(self.accept(users, request, proved, generation))
     }
 
-    async fn check_password(&self, users: &Users, request: &LoginRequest) -> Result<(), Refusal> {
-        const REFUSED: Refusal = (CloseCode::LoginFailed, "wrong user or password");
-        let config::Auth::Passwords(by_name) = &users.mode else { return Err(REFUSED) };
+    async fn check_password(
+        &self,
+        users: &Users,
+        by_name: &BTreeMap<String, PasswordHash>,
+        request: &LoginRequest,
+    ) -> Result<(), Refusal> {
+        const REFUSED: Refusal = Refusal::failed("wrong_password", "wrong user or password");
         if request.secret.len() > limits::SECRET_BYTES {
-            return Err((CloseCode::LoginFailed, "the password is too long"));
+            return Err(Refusal::failed("wrong_password", "the password is too long"));
         }
         let known = by_name.get(&request.user);
         let Some(hash) = known.or(users.decoy.as_ref()).cloned() else { return Err(REFUSED) };
@@ -228,12 +308,11 @@ impl Auth {
         match right.await {
             Ok(true) if known => Ok(()),
             Ok(_) => Err(REFUSED),
-            Err(_) => Err((CloseCode::AuthUnavailable, "the login could not be checked")),
+            Err(_) => Err(Refusal::unavailable("internal", "the login could not be checked")),
         }
     }
 
     async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
-        const BUSY: Refusal = (CloseCode::AuthUnavailable, "too many logins at a time");
         let _waiting = Waiting::enter(&self.shared.waiting).ok_or(BUSY)?;
         let turn = Arc::clone(&self.shared.hashing).acquire_owned();
         match tokio::time::timeout(WAIT, turn).await {
@@ -270,20 +349,26 @@ impl AuthService for Auth {
     ) -> Result<Response<LoginResponse>, Status> {
         let request = request.into_inner();
         let (user, remote) = (request.user.clone(), request.remote.clone());
-        let resumes = request.method == method::RESUME;
+        let (resumes, renews) = (request.method == method::RESUME, request.renews != 0);
         let result = match self.decide(request).await {
             Ok(accepted) => {
-                let result = if resumes { "resumed" } else { "accepted" };
+                let result = match (resumes, renews) {
+                    (true, _) => "resumed",
+                    (_, true) => "renewed",
+                    _ => "accepted",
+                };
                 metrics::counter!("edgeway_auth_logins_total", "result" => result).increment(1);
                 Verdict::Accepted(accepted)
             }
-            Err((code, reason)) => {
+            Err(refusal) => {
+                let Refusal { code, name, .. } = refusal;
                 let result = if resumes { "resume_refused" } else { code.name() };
                 metrics::counter!("edgeway_auth_logins_total", "result" => result).increment(1);
-                tracing::info!(%user, %remote, %code, reason, "login refused");
+                metrics::counter!("edgeway_auth_refused_total", "reason" => name).increment(1);
+                tracing::info!(%user, %remote, %code, reason = %refusal, "login refused");
                 Verdict::Rejected(Rejected {
                     code: u32::try_from(code.code()).unwrap_or_default(),
-                    reason: reason.to_owned(),
+                    reason: refusal.to_string(),
                 })
             }
         };

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use edgeway_proto::CloseCode;
+
 use super::*;
 
 /// Of each device the latest token holds.
@@ -23,7 +25,7 @@ fn auth(mode: config::Auth) -> Auth {
 
 fn passwords() -> Auth {
     let hash = PasswordHash::new(b"correct horse").unwrap();
-    auth(config::Auth::Passwords([("ada".to_owned(), hash)].into()))
+    auth(config::Auth::with_passwords([("ada".to_owned(), hash)].into()))
 }
 
 fn request(method: u64, user: &str, secret: &'static [u8]) -> LoginRequest {
@@ -33,6 +35,7 @@ fn request(method: u64, user: &str, secret: &'static [u8]) -> LoginRequest {
         device: "phone".into(),
         secret: bytes::Bytes::from_static(secret),
         remote: String::new(),
+        renews: 0,
     }
 }
 
@@ -85,7 +88,7 @@ async fn logins_above_the_bound_are_told_to_come_back() {
 fn resume(user: &str, device: &str, token: &bytes::Bytes) -> LoginRequest {
     let secret = token.clone();
     let (user, device) = (user.to_owned(), device.to_owned());
-    LoginRequest { method: method::RESUME, user, device, secret, remote: String::new() }
+    LoginRequest { method: method::RESUME, user, device, secret, ..LoginRequest::default() }
 }
 
 #[tokio::test]
@@ -116,9 +119,10 @@ async fn a_session_token_of_another_device_or_a_garbled_one_is_refused() {
 async fn a_session_token_ends_with_the_login_that_it_was_given_to() {
     let auth = passwords();
     let expired = {
-        let proof = auth.shared.users.read().proof("ada").unwrap();
+        let proof = auth.shared.users.read().proof("ada", &Source::Password).unwrap();
         let who = Who { user: "ada", device: "phone", proof: &proof };
-        auth.shared.key.sign(&who, Claim { generation: 1, expires_ms: 1 })
+        let source = Source::Password;
+        auth.shared.key.sign(&who, &Claim { generation: 1, expires_ms: 1, source, rights: None })
     };
     assert_eq!(login(&auth, resume("ada", "phone", &expired)).await, Err(FAILED));
 }
@@ -126,7 +130,7 @@ async fn a_session_token_ends_with_the_login_that_it_was_given_to() {
 fn users(all: &[(&str, &[u8])]) -> config::Auth {
     let hash =
         |(name, secret): &(&str, &[u8])| ((*name).to_owned(), PasswordHash::new(secret).unwrap());
-    config::Auth::Passwords(all.iter().map(hash).collect())
+    config::Auth::with_passwords(all.iter().map(hash).collect())
 }
 
 #[tokio::test]
@@ -149,7 +153,9 @@ async fn a_token_outlives_changes_of_other_users() {
     let ada = PasswordHash::new(b"correct horse").unwrap();
     let with = |more: Option<PasswordHash>| {
         let eve = more.map(|hash| ("eve".to_owned(), hash));
-        config::Auth::Passwords([("ada".to_owned(), ada.clone())].into_iter().chain(eve).collect())
+        config::Auth::with_passwords(
+            [("ada".to_owned(), ada.clone())].into_iter().chain(eve).collect(),
+        )
     };
     let auth = auth(with(None));
     let first = login(&auth, request(1, "ada", b"correct horse")).await.unwrap();
@@ -163,4 +169,79 @@ async fn the_mode_of_logins_stays_as_it_was_at_the_start() {
     auth.set_users(config::Auth::Development);
     assert_eq!(login(&auth, request(0, "ada", b"")).await, Err(FAILED));
     assert!(login(&auth, request(1, "ada", b"correct horse")).await.is_ok());
+}
+
+const SECRET: &[u8] = b"a secret of a good length, and more";
+const OTHER: &[u8] = b"another secret of a good length, too";
+
+fn keys(keys: &[(&str, &[u8])]) -> config::Auth {
+    let key = |(kid, secret): &(&str, &[u8])| {
+        ((*kid).to_owned(), VerifyKey::new(Algorithm::Hs256, secret).unwrap())
+    };
+    config::Auth::with_tokens(Tokens { keys: keys.iter().map(key).collect(), ..Tokens::default() })
+}
+
+fn token(kid: &str, secret: &[u8], user: &str, rooms: Option<&str>) -> bytes::Bytes {
+    let rooms = rooms.map(|room| vec![room.to_owned()]);
+    let (sub, exp) = (user.to_owned(), now_ms() / 1000 + 60);
+    let claims =
+        Claims { sub, exp, nbf: None, iss: None, aud: None, rooms, speak: None, rights: None };
+    SigningKey::new(Algorithm::Hs256, secret).unwrap().sign(kid, &claims).unwrap().into()
+}
+
+fn by_token(user: &str, secret: bytes::Bytes) -> LoginRequest {
+    LoginRequest { secret, ..request(method::TOKEN, user, b"") }
+}
+
+#[tokio::test]
+async fn a_token_says_the_user_and_what_it_may_and_coming_back_changes_neither() {
+    let auth = auth(keys(&[("one", SECRET)]));
+    let first =
+        login(&auth, by_token("", token("one", SECRET, "ada", Some("maths-*")))).await.unwrap();
+    assert_eq!(first.user, "ada");
+    let rooms = first.rights.clone().unwrap().rooms.unwrap();
+    assert_eq!(rooms.names, ["maths-*"]);
+    assert!(first.expires_ms > now_ms());
+    let second = login(&auth, resume("ada", "phone", &first.token)).await.unwrap();
+    assert_eq!((second.rights, second.expires_ms), (first.rights, first.expires_ms));
+    let all = login(&auth, by_token("ada", token("one", SECRET, "ada", None))).await.unwrap();
+    assert_eq!(all.rights, None);
+    for (user, of) in [("bob", "ada"), ("", "@me"), ("", "a/b")] {
+        let request = by_token(user, token("one", SECRET, of, None));
+        assert_eq!(login(&auth, request).await, Err(FAILED), "{user} by a token of {of}");
+    }
+    assert_eq!(login(&auth, request(method::PASSWORD, "ada", b"x")).await, Err(FAILED));
+    assert_eq!(login(&auth, request(method::DEVELOPMENT, "ada", b"")).await, Err(FAILED));
+}
+
+#[tokio::test]
+async fn keys_are_rotated_while_others_log_in_and_session_tokens_end_with_their_key() {
+    let auth = auth(keys(&[("old", SECRET)]));
+    let old = login(&auth, by_token("", token("old", SECRET, "ada", None))).await.unwrap();
+    auth.set_users(keys(&[("old", SECRET), ("new", OTHER)]));
+    let old = login(&auth, resume("ada", "phone", &old.token)).await.unwrap();
+    assert!(login(&auth, by_token("", token("new", OTHER, "bob", None))).await.is_ok());
+    auth.set_users(keys(&[("new", OTHER)]));
+    assert_eq!(login(&auth, by_token("", token("old", SECRET, "ada", None))).await, Err(FAILED));
+    assert_eq!(login(&auth, resume("ada", "phone", &old.token)).await, Err(FAILED));
+    // Another key under the old name is another key.
+    auth.set_users(keys(&[("old", OTHER)]));
+    assert_eq!(login(&auth, resume("ada", "phone", &old.token)).await, Err(FAILED));
+}
+
+#[tokio::test]
+async fn a_login_is_renewed_by_a_proof_of_the_same_user_and_keeps_its_generation() {
+    let auth = auth(keys(&[("one", SECRET)]));
+    let first = login(&auth, by_token("", token("one", SECRET, "ada", Some("a")))).await.unwrap();
+    let renew = |secret| LoginRequest { renews: first.generation, ..by_token("ada", secret) };
+    let next = login(&auth, renew(token("one", SECRET, "ada", Some("b")))).await.unwrap();
+    assert_eq!(next.generation, first.generation);
+    assert_eq!(next.rights.clone().unwrap().rooms.unwrap().names, ["b"]);
+    assert_eq!(login(&auth, renew(token("one", SECRET, "bob", None))).await, Err(FAILED));
+    assert_eq!(login(&auth, renew("nonsense".into())).await, Err(FAILED));
+    let by_itself =
+        LoginRequest { renews: first.generation, ..resume("ada", "phone", &next.token) };
+    assert_eq!(login(&auth, by_itself).await, Err(FAILED), "it proves no more than that it stands");
+    let back = login(&auth, resume("ada", "phone", &next.token)).await.unwrap();
+    assert_eq!(back.rights, next.rights);
 }

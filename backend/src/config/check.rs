@@ -5,8 +5,8 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use edgeway_linktls::Links;
 
-use super::{Auth, ConfigProblem, HistorySync, Nodes, RawAuth, RawNodes, RawRooms, Rooms};
-use crate::auth::{PasswordHash, check_name};
+use super::{ConfigProblem, HistorySync, Nodes, RawNodes, RawRooms, Rooms};
+use crate::auth::check_name;
 
 /// What a screen can show; more is flicker and battery (SOURCE.md, freshness).
 const CHAT_PER_SECOND: i64 = 20;
@@ -134,55 +134,6 @@ impl<'a> Check<'a> {
             max_members: usize::try_from(members).unwrap_or_default(),
             per_session: usize::try_from(per_session).unwrap_or_default(),
         }
-    }
-
-    pub(super) fn auth(&mut self, raw: RawAuth) -> Auth {
-        match raw.mode.as_deref() {
-            None | Some("development") => {
-                if !raw.users.is_empty() {
-                    self.problem(
-                        "auth.users",
-                        "has no effect with auth.mode = \"development\"; set auth.mode = \"passwords\"",
-                    );
-                }
-                Auth::Development
-            }
-            Some("passwords") => self.passwords(raw),
-            Some(other) => {
-                self.problem(
-                    "auth.mode",
-                    format!(
-                        "`{other}` is unknown; \"development\" lets anyone in, \"passwords\" those of \
-                         auth.users"
-                    ),
-                );
-                Auth::Development
-            }
-        }
-    }
-
-    fn passwords(&mut self, raw: RawAuth) -> Auth {
-        if raw.users.is_empty() {
-            self.problem(
-                "auth.users",
-                "is empty, so that nobody could log in; give each user an argon2id hash: \
-                 [auth.users] ada = \"$argon2id$v=19$...\"",
-            );
-        }
-        let mut users = std::collections::BTreeMap::new();
-        for (user, hash) in raw.users {
-            let key = format!("auth.users.{user}");
-            if let Err(problem) = check_name(&user) {
-                self.problem(&key, format!("the user's name {problem}"));
-            }
-            match PasswordHash::parse(&hash) {
-                Ok(hash) => {
-                    users.insert(user, hash);
-                }
-                Err(e) => self.problem(key, e.to_string()),
-            }
-        }
-        Auth::Passwords(users)
     }
 
     pub(super) fn nodes(&mut self, raw: &RawNodes, on_redis: bool) -> Nodes {

@@ -1,26 +1,29 @@
 //! The config: raw as it stands in the file, and [`Config`] as the program uses it. What is wrong
 //! is reported all at once, each problem with its key and what would be right.
 
+mod auth;
 mod check;
 mod discovery;
+mod filter;
 mod nodes;
 mod raw;
 mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use edgeway_linktls::{Identity, Links};
 
+pub use auth::{Auth, Checked, Listed, RawAuth, RawCallback, RawKey, RawTokens};
 pub use discovery::Discovery;
+pub use filter::{Filter, RawFilter};
 pub use nodes::{Place, parse_places};
 pub use raw::{
-    RawAuth, RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms,
-    RawStore,
+    RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms, RawStore,
 };
 
-use crate::{auth::PasswordHash, roles::Role, store::RedisServer};
+use crate::{roles::Role, store::RedisServer};
 
 /// Where `edgeway up` listens for its own gateway: any free port of loopback.
 pub const LISTEN_UP: SocketAddr = loopback(0);
@@ -70,6 +73,8 @@ pub struct Config {
     pub rooms: Rooms,
     /// Who may log in.
     pub auth: Auth,
+    /// What users may say, and who may say it.
+    pub filter: Filter,
     /// The processes of each role.
     pub nodes: Nodes,
     /// With which links are served and dialled; none in the clear.
@@ -128,15 +133,6 @@ pub struct Rooms {
     pub per_session: usize,
 }
 
-/// Who may log in.
-#[derive(Debug, Clone)]
-pub enum Auth {
-    /// Anyone, under any name. For development.
-    Development,
-    /// These users, with their passwords.
-    Passwords(BTreeMap<String, PasswordHash>),
-}
-
 /// The processes of each role, as configured. An empty role is this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nodes {
@@ -191,6 +187,7 @@ pub fn validate(
         history_chat: raw.history.chat.unwrap_or(true),
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),
+        filter: check.filter(raw.filter),
         nodes: check.nodes(&raw.nodes, on_redis),
         links: links.identity().cloned(),
         discovery: check.discovery(&raw.discovery),

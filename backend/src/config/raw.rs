@@ -1,8 +1,8 @@
 //! What the config file says: one struct a section, unknown keys refused, nothing checked yet.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
+
+use super::{RawAuth, RawFilter};
 
 /// Every section that the backend reads.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -18,6 +18,8 @@ pub struct RawConfig {
     pub rooms: RawRooms,
     /// `[auth]`
     pub auth: RawAuth,
+    /// `[filter]`
+    pub filter: RawFilter,
     /// `[nodes]`
     pub nodes: RawNodes,
     /// `[discovery]`
@@ -118,26 +120,6 @@ pub struct RawRooms {
     pub max_members: Option<i64>,
     /// Rooms of a Session at most.
     pub per_session: Option<i64>,
-}
-
-/// `[auth]`: who may log in.
-#[derive(Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawAuth {
-    /// `development` or `passwords`.
-    pub mode: Option<String>,
-    /// With `passwords`: argon2id hashes in PHC form, by user.
-    pub users: BTreeMap<String, String>,
-}
-
-impl std::fmt::Debug for RawAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Hashes are secrets too: they do not belong into a log.
-        f.debug_struct("RawAuth")
-            .field("mode", &self.mode)
-            .field("users", &self.users.len())
-            .finish()
-    }
 }
 
 /// `[discovery]`: how instances are found.

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::auth::PasswordHash;
 
 fn problems(raw: RawConfig) -> Vec<ConfigProblem> {
     validate(raw, LISTEN_BACKEND, &Links::Off).unwrap_err()
@@ -43,6 +44,14 @@ fn every_problem_is_reported_at_once_with_its_key() {
             per_session: Some(1_000_000),
         },
         auth: RawAuth { mode: Some("trust".into()), ..RawAuth::default() },
+        filter: RawFilter {
+            words_file: Some("/no/such/list".into()),
+            action: Some("delete".into()),
+            classes: Some("stroke".into()),
+            blocked: vec!["@me".into()],
+            slow_mode_s: Some(-1),
+            ..RawFilter::default()
+        },
         nodes: RawNodes {
             room: vec!["127.0.0.1:1".into(), "nowhere".into(), "127.0.0.1:1".into()],
             peer: vec!["127.0.0.1:0".into()],
@@ -67,6 +76,11 @@ fn every_problem_is_reported_at_once_with_its_key() {
             "rooms.per_session",
             "rooms.create",
             "auth.mode",
+            "filter.action",
+            "filter.words_file",
+            "filter.classes",
+            "filter.blocked.0",
+            "filter.slow_mode_s",
             "nodes.room.1",
             "nodes.room.2",
             "nodes.peer.0",
@@ -97,6 +111,7 @@ fn passwords_must_be_argon2id_hashes() {
         auth: RawAuth {
             mode: Some("passwords".into()),
             users: [("ada".to_owned(), hash.to_owned())].into(),
+            ..RawAuth::default()
         },
         ..RawConfig::default()
     };
@@ -109,7 +124,8 @@ fn passwords_must_be_argon2id_hashes() {
 #[test]
 fn hashes_are_not_printed() {
     let hash = PasswordHash::new(b"secret").unwrap();
-    let raw = RawAuth { mode: None, users: [("ada".to_owned(), hash.to_string())].into() };
+    let users = [("ada".to_owned(), hash.to_string())].into();
+    let raw = RawAuth { users, ..RawAuth::default() };
     assert!(!format!("{raw:?}").contains("argon2"));
     assert!(!format!("{hash:?}").contains("argon2"));
 }

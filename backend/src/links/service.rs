@@ -140,7 +140,7 @@ impl Reader {
         let on_control = self.stream == LinkStream::Control;
         match item {
             Item::Hello(_) => Err(Status::invalid_argument("a second hello")),
-            Item::Open(_) | Item::Close(_) | Item::Confirm(_) if !on_control => {
+            Item::Open(_) | Item::Close(_) | Item::Confirm(_) | Item::Renewed(_) if !on_control => {
                 Err(Status::invalid_argument("Sessions open and close on CONTROL"))
             }
             Item::Data(data) if (data.class() == Class::Signal) != on_control => {
@@ -166,6 +166,12 @@ impl Reader {
             Item::Confirm(confirm) => {
                 if let Some(access) = self.links.access() {
                     access.confirm(&self.link, confirm.session).await;
+                }
+                Ok(())
+            }
+            Item::Renewed(renewed) => {
+                if let Some(access) = self.links.access() {
+                    access.renewed(self.link.gateway, renewed).await;
                 }
                 Ok(())
             }

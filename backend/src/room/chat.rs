@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame};
 
 use super::{
-    Effect, Effects, Now, Room, SessionId, config::RoomConfig, log::device_record,
-    policy::ChatPolicy, senders::Verdict,
+    Effect, Effects, Now, Room, SessionId, config::RoomConfig, filter::Filtered,
+    log::device_record, policy::ChatPolicy, senders::Verdict,
 };
 
 /// Messages that make a batch a large one: some packets of them for each member.
@@ -129,6 +129,17 @@ impl Room {
             fx.refuse(session, &send, ErrorCode::TooLarge, "the payload is larger than allowed");
             return;
         }
+        let send = match self.filtered(&user, send, now) {
+            Filtered::Send(send) => send,
+            Filtered::Silent => {
+                self.senders.accept_chat(sender, id);
+                let ack = self.chat.ack(group, id, AckStatus::Accepted, self.chat.head());
+                return fx.ack(session, &ack);
+            }
+            Filtered::Refused(send, (code, detail)) => {
+                return fx.refuse(session, &send, code, detail);
+            }
+        };
         self.senders.accept_chat(sender, id);
         let chat = &mut self.chat;
         let bytes = send.payload.0.len();

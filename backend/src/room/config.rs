@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use edgeway_proto::limits;
 
+use super::Filtering;
+
 /// What a room goes by. The values are valid: see [`crate::shard::OwnerConfig`].
 #[derive(Debug, Clone)]
 pub struct RoomConfig {
@@ -38,6 +40,8 @@ pub struct RoomConfig {
     pub recent_ids: usize,
     /// A room without members is kept in memory for this long.
     pub idle_unload: Duration,
+    /// What is said, and by whom; none for all of it.
+    pub filter: Option<Filtering>,
 }
 
 impl Default for RoomConfig {
@@ -59,6 +63,7 @@ impl Default for RoomConfig {
             senders_max: 100_000,
             recent_ids: 64,
             idle_unload: Duration::from_secs(60),
+            filter: None,
         }
     }
 }

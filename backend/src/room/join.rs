@@ -13,6 +13,9 @@ const JOINS_WAITING: usize = 1024;
 impl Room {
     pub(super) fn join(&mut self, join: Join, now: Now, fx: &mut Effects) {
         let (session, access, request) = (join.session, join.access, join.request);
+        if self.name.is_empty() {
+            self.name = join.name.detached();
+        }
         // The client will take the ids that it is told as acked, and go on behind them. So while a
         // device has messages that are not stored, its new Session waits for their fate.
         let known = self.members.get(session).is_some();

@@ -14,6 +14,7 @@
 mod chat;
 mod config;
 mod event;
+mod filter;
 mod join;
 mod log;
 mod members;
@@ -31,13 +32,15 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use edgeway_proto::{Class, ErrorCode, Seq};
+use edgeway_filter::SlowMode;
+use edgeway_proto::{Class, ErrorCode, Seq, Text};
 
 use crate::store::{Append, LogHead, LogId, Record};
 use chat::Chat;
 pub use config::RoomConfig;
 pub(crate) use event::RETRY_AFTER_MS;
 pub use event::{Ask, Counts, Effect, Effects, Event, Join, Move, Moves, Now, SessionId};
+pub use filter::Filtering;
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
@@ -94,6 +97,9 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Room {
     group: u64,
+    /// Told by the first join.
+    name: Text,
+    slow: SlowMode,
     kind: Kind,
     config: Arc<RoomConfig>,
     members: Members,
@@ -131,6 +137,8 @@ impl Room {
         let presence = Presence::new(version, names_max, Beat::of(group, interval));
         Self {
             group,
+            name: Text::default(),
+            slow: SlowMode::default(),
             kind,
             members: Members::new(presence),
             senders,

@@ -4,6 +4,7 @@ use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, limits};
 
 use super::{
     Effects, Kind, Now, Room, SessionId,
+    filter::Filtered,
     log::{Entry, Later, Refusal},
     senders::Verdict,
 };
@@ -55,6 +56,14 @@ impl Room {
                 return self.answer_in_order(sender, Later { session, ack, refusal: None }, fx);
             }
         }
+        let send = match self.filtered(&user, send, now) {
+            Filtered::Send(send) => send,
+            // Of chat alone.
+            Filtered::Silent => return,
+            Filtered::Refused(send, refusal) => {
+                return self.refuse(session, sender, &send, refusal, fx);
+            }
+        };
         if store_full || self.pending_bytes + send.payload.0.len() > self.config.pending_bytes {
             let refusal = (ErrorCode::Unavailable, "too much waits for the store");
             return self.refuse(session, sender, &send, refusal, fx);

@@ -26,6 +26,12 @@ pub async fn connect(args: &Args) -> anyhow::Result<(Client, Events)> {
 
 fn login(args: &Args) -> anyhow::Result<Login> {
     let user = args.user.clone();
+    if let Some(variable) = &args.token_env {
+        let token = std::env::var(variable).with_context(|| {
+            format!("no token: the environment variable {variable} (--token-env) cannot be read")
+        })?;
+        return Ok(Login::Token { user, token: token.into_bytes() });
+    }
     let Some(variable) = &args.password_env else { return Ok(Login::Development { user }) };
     let password = std::env::var(variable).with_context(|| {
         format!("no password: the environment variable {variable} (--password-env) cannot be read")
@@ -66,7 +72,7 @@ fn hint(error: &ConnectError, server: &str) -> Option<&'static str> {
             Some("is `edgeway up` running?")
         }
         ConnectError::LoginFailed { .. } => {
-            Some("a password is given with --password-env VARIABLE")
+            Some("a password is given with --password-env VARIABLE, a token with --token-env")
         }
         _ => None,
     }

@@ -61,6 +61,9 @@ pub struct Args {
     /// Environment variable that holds your password. [default: no password]
     #[arg(long, value_name = "VARIABLE")]
     password_env: Option<String>,
+    /// Environment variable that holds your signed token (`edgeway token`).
+    #[arg(long, value_name = "VARIABLE", conflicts_with = "password_env")]
+    token_env: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

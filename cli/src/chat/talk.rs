@@ -239,6 +239,9 @@ impl Talk {
             Event::Left { room, reason, .. } => {
                 self.note(&format!("no longer in {}: {}", clean(&room), clean(&reason)));
             }
+            Event::LoginExpires { left } => {
+                self.note(&format!("the login ends in {} s", left.as_secs()));
+            }
             Event::GoingAway { reconnect_after, .. } => {
                 let wait = reconnect_after.as_secs_f64();
                 self.note(&format!("the server is going away; connecting anew in {wait:.1} s"));

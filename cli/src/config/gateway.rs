@@ -44,7 +44,7 @@ impl GatewaySettings {
             settings.read_tls(problems);
         }
         let is_told = problems.len() > before;
-        settings.check_login(raw.auth.mode.as_deref(), problems);
+        settings.check_login(raw.auth.is_development(), problems);
         // A certificate that another process has, or that is made later, is not missing.
         let may_lack_tls = is_told || is_backend || (purpose == Use::Up && settings.makes_tls());
         settings.check_places(purpose, problems);
@@ -183,8 +183,8 @@ impl GatewaySettings {
     }
 
     /// Who can be reached from other machines must know who is there.
-    fn check_login(&self, mode: Option<&str>, problems: &mut Vec<Problem>) {
-        if mode.unwrap_or("development") != "development" {
+    fn check_login(&self, is_development: bool, problems: &mut Vec<Problem>) {
+        if !is_development {
             return;
         }
         let listen = &self.raw.listen;
@@ -196,7 +196,7 @@ impl GatewaySettings {
                     format!(
                         "{addr} can be reached from other machines, and auth.mode = \"development\" \
                          lets anyone in under any name; set auth.mode = \"passwords\" with \
-                         [auth.users], or listen on loopback, such as 127.0.0.1:4433"
+                         [auth.users] (docs/AUTH.md has other ways), or listen on loopback, such as 127.0.0.1:4433"
                     ),
                 ));
             }

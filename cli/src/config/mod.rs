@@ -155,6 +155,13 @@ impl File {
         &self.text
     }
 
+    /// What is in the files that logins and messages are checked by; `None` for one that cannot be read.
+    pub fn checked_files(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        let words = self.raw.filter.words_file.as_deref().filter(|file| !file.is_empty());
+        let files = self.raw.auth.files().into_iter().chain(words);
+        files.map(|file| (PathBuf::from(file), std::fs::read(file).ok())).collect()
+    }
+
     /// Whether it describes processes of their own rather than `up`.
     pub fn is_of_a_cluster(&self) -> bool {
         ROLES.iter().any(|role| self.raw.backends.contains_key(*role))
@@ -217,7 +224,11 @@ impl File {
             store: raw.store.clone(),
             history: raw.history.clone(),
             rooms: raw.rooms.clone(),
-            auth: raw.auth.clone(),
+            auth: backend::RawAuth { is_elsewhere: purpose == Use::Gateway, ..raw.auth.clone() },
+            filter: backend::RawFilter {
+                is_elsewhere: purpose == Use::Gateway,
+                ..raw.filter.clone()
+            },
             discovery: raw.discovery.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),

@@ -1,7 +1,9 @@
 //! What the config file says: one struct a section, each owned by the crate that uses it. Unknown
 //! keys are refused; nothing is checked yet.
 
-use edgeway_backend::config::{RawAuth, RawBackend, RawDiscovery, RawHistory, RawRooms, RawStore};
+use edgeway_backend::config::{
+    RawAuth, RawBackend, RawDiscovery, RawFilter, RawHistory, RawRooms, RawStore,
+};
 use edgeway_gateway::config::{RawBackends, RawGateway};
 use edgeway_linktls::RawLinks;
 use serde::Deserialize;
@@ -16,6 +18,7 @@ pub struct RawFile {
     pub history: RawHistory,
     pub rooms: RawRooms,
     pub auth: RawAuth,
+    pub filter: RawFilter,
     /// Where the backend processes are, by name; gateways dial all of them.
     pub backends: RawBackends,
     /// Certificates of the links between processes.

@@ -9,11 +9,11 @@ pub const OF_GATEWAYS: [&str; 5] =
     ["backends.", "gateway.limits.", "gateway.login", "gateway.routes.", "gateway.tls."];
 
 /// Keys that a backend takes while it runs.
-pub const OF_BACKENDS: [&str; 3] = [USERS, "backends.", "rooms."];
+pub const OF_BACKENDS: [&str; 4] = [LOGINS, "backends.", "filter.", "rooms."];
 
-/// Users are of the mode of logins, which changes with a restart only.
-const USERS: &str = "auth.users.";
-const USERS_ARE_OF: &str = "auth.mode";
+/// Users, keys and the endpoint are of the mode of logins, which changes with a restart only.
+const LOGINS: &str = "auth.";
+const LOGINS_ARE_OF: &str = "auth.mode";
 
 /// What every process takes that was not told its levels by a flag.
 pub const OF_LOGS: &str = "log.level";
@@ -37,9 +37,13 @@ impl Changes {
     /// From what is in effect (`old`) to `new`, of a process that was started with `started` and takes the keys
     /// `live` while it runs.
     pub fn between(live: &[&str], started: &str, old: &str, new: &str) -> Self {
-        let value = |text: &str| leaves(text).remove(USERS_ARE_OF);
-        let users_are_live = value(started) == value(new);
-        let is_live = |key: &str| is_of(live, key) && (users_are_live || !key.starts_with(USERS));
+        let value = |text: &str| leaves(text).remove(LOGINS_ARE_OF);
+        let logins_are_live = value(started) == value(new);
+        let is_live = |key: &str| {
+            is_of(live, key)
+                && key != LOGINS_ARE_OF
+                && (logins_are_live || !key.starts_with(LOGINS))
+        };
         Self {
             live: differences(old, new, is_live),
             at_restart: differences(started, new, |key| !is_live(key)),

@@ -54,11 +54,17 @@ pub struct Reload {
     path: Option<PathBuf>,
     started: String,
     current: Mutex<String>,
+    /// Of the config that was used last, which says which they are.
+    files: Mutex<Files>,
 }
+
+/// The files that logins and messages are checked by, and what is in them.
+type Files = Vec<(PathBuf, Option<Vec<u8>>)>;
 
 impl Reload {
     /// For a process that was started with `started`. `logs`: the levels are the config's to say, not a flag's.
     pub fn new(load: Load, purpose: Use, logs: bool, started: &File) -> Self {
+        let files = Mutex::new(started.checked_files());
         let (path, started) = (started.path().cloned(), started.text().to_owned());
         let current = Mutex::new(started.clone());
         let complete = Box::new(|settings| settings);
@@ -74,6 +80,7 @@ impl Reload {
             path,
             started,
             current,
+            files,
         }
     }
 
@@ -141,6 +148,7 @@ impl Reload {
             file = file.without_links();
         }
         let text = file.text().to_owned();
+        let files = file.checked_files();
         let settings = file.settings(self.purpose)?;
         let live = self.live(settings.links.is_some());
         let mut changes = Changes::between(&live, &self.started, &current, &text);
@@ -167,6 +175,14 @@ impl Reload {
         }
         if let Some(backend) = &self.backend {
             backend.apply(&settings.backend);
+            let mut before = self.files.lock();
+            let other = |(path, had)| before.iter().any(|(p, has)| p == path && has != had);
+            if files.iter().map(|(path, has)| (path, has)).any(other) {
+                changes
+                    .live
+                    .push("auth, filter: other users, keys or words in their files".to_owned());
+            }
+            *before = files;
         }
         if let (Some(current), Some(new)) = (&self.links, &settings.links)
             && current.replace(new)
@@ -189,7 +205,7 @@ impl Reload {
         let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut tried = Ok(self.started.clone());
+        let mut tried = (Ok(self.started.clone()), self.files.lock().clone());
         let mut seen = tried.clone();
         loop {
             tokio::select! {
@@ -222,11 +238,17 @@ impl Reload {
         gateways.chain(backends).chain(self.logs.then_some(OF_LOGS)).chain(links).collect()
     }
 
-    /// The file's text, or why it cannot be read.
-    fn look(&self) -> Result<String, String> {
-        match &self.path {
+    /// The file's text, or why it cannot be read, and what is in the files that it names.
+    fn look(&self) -> (Result<String, String>, Files) {
+        let text = match &self.path {
             Some(path) => std::fs::read_to_string(path).map_err(|error| error.to_string()),
             None => Ok(String::new()),
-        }
+        };
+        let paths: Vec<_> = self.files.lock().iter().map(|(path, _)| path.clone()).collect();
+        let read = |path: PathBuf| {
+            let bytes = std::fs::read(&path).ok();
+            (path, bytes)
+        };
+        (text, paths.into_iter().map(read).collect())
     }
 }

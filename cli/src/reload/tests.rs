@@ -86,7 +86,8 @@ type Effective = (String, Option<edgeway_backend::config::Rooms>, String);
 fn effective(gateway: &edgeway_gateway::Control, backend: &edgeway_backend::Control) -> Effective {
     // Hashes do not show themselves, but write themselves.
     let users = match backend.users() {
-        Some(edgeway_backend::config::Auth::Passwords(users)) => {
+        Some(auth) if auth.passwords().is_some() => {
+            let users = auth.passwords().cloned().unwrap_or_default();
             users.iter().map(|(user, hash)| format!("{user} {hash}\n")).collect()
         }
         other => format!("{other:?}"),

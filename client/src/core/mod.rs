@@ -41,7 +41,9 @@ use slab::Slab;
 use tokio::sync::oneshot;
 
 use crate::config::{CREDIT_LOW_BYTES, CREDIT_SIGNAL_BYTES};
-use crate::{Event, HistoryPage, MembersPage, RawFrame, RequestError, SessionId, Stats};
+use crate::{
+    Event, HistoryPage, MembersPage, RawFrame, RenewError, RequestError, SessionId, Stats,
+};
 
 pub(crate) use arrived::Arrived;
 pub(crate) use outgoing::{ENTRY_BYTES, Waiter};
@@ -129,6 +131,9 @@ pub(crate) struct Core {
     chat_unwritten_bytes: usize,
     chat_written_bytes: usize,
     pings: HashMap<u64, oneshot::Sender<()>>,
+    /// Whether the gateway renews logins.
+    renews: bool,
+    renewal: Option<oneshot::Sender<frame::Renewed>>,
     closing: Option<Stop>,
     going_away: Option<GoAway>,
     closed: bool,
@@ -169,6 +174,8 @@ impl Core {
             chat_unwritten_bytes: 0,
             chat_written_bytes: 0,
             pings: HashMap::new(),
+            renews: false,
+            renewal: None,
             closing: None,
             going_away: None,
             closed: false,
@@ -185,6 +192,7 @@ impl Core {
             param_of(welcome, param::CREDIT_BINARY).unwrap_or(CREDIT_LOW_BYTES),
             param_of(welcome, param::CREDIT_CHAT).unwrap_or(CREDIT_LOW_BYTES),
         ]);
+        self.renews = param_of(welcome, param::RENEW) == Some(1);
         self.connected = true;
         self.last_wire = 0;
         self.opened_bytes(opened_bytes);
@@ -213,6 +221,7 @@ impl Core {
         self.lanes.reset([0; 3]);
         self.timers.clear();
         self.pings.clear();
+        self.renewal = None;
         for id in self.session_ids() {
             self.lost_session(id);
         }
@@ -303,6 +312,12 @@ impl Core {
             Ok(Frame::Pong(pong)) => {
                 if let Some(waiter) = self.pings.remove(&pong.token) {
                     let _ = waiter.send(());
+                }
+            }
+            Ok(Frame::Renewed(renewed)) => {
+                // Said unasked, it changes nothing.
+                if let Some(waiter) = self.renewal.take() {
+                    let _ = waiter.send(renewed);
                 }
             }
             Ok(Frame::Credit(credit)) => {
@@ -405,6 +420,29 @@ impl Core {
             self.pings.remove(&token);
             Err(RequestError::TooMany)
         }
+    }
+
+    /// Proves anew who the user is; the answer comes with the gateway's.
+    pub(crate) fn renew(
+        &mut self,
+        renew: frame::Renew,
+    ) -> Result<oneshot::Receiver<frame::Renewed>, RenewError> {
+        if self.closed {
+            return Err(RenewError::Closed);
+        }
+        if !self.connected {
+            return Err(RenewError::ConnectionLost);
+        }
+        if !self.renews {
+            return Err(RenewError::Unsupported);
+        }
+        // Also where nobody waits for the first any more: the gateway has not answered it.
+        if self.renewal.is_some() || !self.lanes.ping(renew.to_bytes()) {
+            return Err(RenewError::TooMany);
+        }
+        let (waiter, waiting) = oneshot::channel();
+        self.renewal = Some(waiter);
+        Ok(waiting)
     }
 
     pub(crate) fn position(&self, room: RoomId, class: Class) -> Seq {

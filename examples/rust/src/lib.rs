@@ -163,6 +163,8 @@ impl Shared {
             up_item::Item::Data(data) => sessions.data(link, data),
             up_item::Item::Close(close) => sessions.closed(link, close.session),
             up_item::Item::Confirm(confirm) => sessions.confirm(link, confirm.session),
+            // What a login may do is of no account here.
+            up_item::Item::Renewed(_) => {}
         }
     }
 }

@@ -43,6 +43,7 @@ pub enum Event {
     Open(link::Open),
     Data(Data),
     Close(link::Close),
+    Renewed(link::Renewed),
     Confirm(link::Confirm),
 }
 
@@ -284,6 +285,10 @@ impl Handle {
                 let _ = self.0.events.send(Event::Close(close));
                 return;
             }
+            up_item::Item::Renewed(renewed) => {
+                let _ = self.0.events.send(Event::Renewed(renewed));
+                return;
+            }
             up_item::Item::Confirm(confirm) => {
                 let _ = self.0.events.send(Event::Confirm(confirm));
                 return;
@@ -321,6 +326,11 @@ impl Auth for Handle {
                 },
                 generation: self.0.generation.fetch_add(1, Ordering::Relaxed) + 1,
                 token: Bytes::new(),
+                // What is new of a login that is renewed.
+                rights: (request.renews != 0).then(|| link::Rights {
+                    rooms: Some(link::Names { names: vec!["renewed".into()] }),
+                    ..link::Rights::default()
+                }),
             }),
         };
         Ok(Response::new(LoginResponse { result: Some(result) }))

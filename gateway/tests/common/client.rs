@@ -182,7 +182,7 @@ impl Client {
                 panic!("the connection has ended: {:?}", (&mut self.end).await)
             };
             // Echoes of kinds of our own.
-            if raw.kind < 0x80 {
+            if raw.kind < 0x80 || lane.is_control() {
                 break (lane, raw.parse().unwrap());
             }
         };

@@ -39,7 +39,21 @@ pub fn examples() -> Vec<Frame> {
     frames.extend(session_examples());
     frames.extend(room_examples());
     frames.extend(history_examples());
+    frames.extend(renewal_examples());
     frames
+}
+
+fn renewal_examples() -> Vec<Frame> {
+    vec![
+        Renew { method: method::TOKEN, secret: Bytes::from_static(b"eyJh.eyJz.c2ln") }.into(),
+        Renewed {
+            code: CloseCode::LoginExpired.code(),
+            expires_ms: 1_760_000_000_000,
+            token: Bytes::new(),
+            reason: t("token_expired"),
+        }
+        .into(),
+    ]
 }
 
 fn connection_examples() -> Vec<Frame> {

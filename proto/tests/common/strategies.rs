@@ -113,6 +113,8 @@ pub fn each_kind() -> Vec<BoxedStrategy<Frame>> {
         Members { request: int(), group: int(), after: name(), limit: int() }
         MemberPage { request: int(), group: int(), total: int(), presence_version: int(), more: int(), users: names() }
         Presence { group: int(), version: int(), flags: int(), members: int(), joined: names(), left: names() }
+        Renew { method: int(), secret: bytes() }
+        Renewed { code: int(), expires_ms: int(), token: bytes(), reason: text() }
     });
     all
 }
