@@ -14,9 +14,10 @@ use crate::{
     ClientConfig, ConnectError, Event,
     after::{After, after_end, again, verdict},
     beside::Beside,
-    connect::{Found, connect},
+    connect::Found,
     connector::Connector,
     core::{Core, GoAway, param_of},
+    dispatch::connect_somewhere,
     greet::{Established, Flight, Resume},
     memory::PROVEN,
     pulse::{Pulse, server_idle},
@@ -44,6 +45,9 @@ const MOVED_TOKEN: u64 = 0;
 pub(crate) struct Supervisor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connector: Connector,
+    /// As the app has given it.
+    pub(crate) base: Arc<ClientConfig>,
+    /// That of the place where the connection leads: the same without dispatch.
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) device: String,
     /// From the last login.
@@ -111,7 +115,8 @@ impl Supervisor {
                     return self.shared.finished(CloseCode::Normal, "closed by the app".into());
                 }
                 match self.connect(endpoint.take().as_deref()).await {
-                    Some(Ok(established)) => {
+                    Some(Ok((established, config))) => {
+                        self.config = config;
                         // Asked meanwhile, it is what the app wants.
                         self.shared.take_reconnect();
                         break established;
@@ -147,10 +152,10 @@ impl Supervisor {
     }
 
     /// What came of a flight; `None` where the app closed the client meanwhile.
-    async fn flown<E>(
+    async fn flown<T, E>(
         &self,
-        flying: impl Future<Output = Result<Established, E>>,
-    ) -> Option<Result<Established, E>> {
+        flying: impl Future<Output = Result<T, E>>,
+    ) -> Option<Result<T, E>> {
         let result = self.unless_closed(flying).await;
         if matches!(result, Some(Err(_))) {
             self.shared.with(Core::flight_failed);
@@ -209,11 +214,18 @@ impl Supervisor {
     }
 
     /// One try; `None` where the app closed the client meanwhile.
-    async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
-        let flight = self.flight();
+    async fn connect(
+        &self,
+        endpoint: Option<&str>,
+    ) -> Option<Result<(Established, Arc<ClientConfig>), ConnectError>> {
+        let frames = self.shared.with(Core::first_frames);
+        let flight = |place: &ClientConfig| {
+            Flight::new(place, &self.device, self.resume.clone(), frames.clone())
+        };
+        let present = Some(self.config.as_ref());
+        let connecting = connect_somewhere(&self.connector, &self.base, present, flight, endpoint);
         // Boxed: its state is large, and gone once it is connected.
-        let connecting = Box::pin(connect(&self.connector, &self.config, &flight, endpoint));
-        self.flown(connecting).await
+        self.flown(Box::pin(connecting)).await
     }
 
     /// What comes of something; `None` where the app closed the client meanwhile.
