@@ -236,8 +236,10 @@ async fn dispatch_sends_clients_to_gateways_that_live_and_they_do_without_it_whe
             && all["instances"].as_array().unwrap().len() == 3
             && connections == 4
     });
-    let metrics = get(&cluster.dispatch.at("http"), "/metrics");
-    assert!(metrics.contains("edgeway_dispatch_stat_is_stale{cluster=\"main\"} 0"), "{metrics}");
+    until("the loads are used", || {
+        let metrics = get(&cluster.dispatch.at("http"), "/metrics");
+        metrics.contains("edgeway_dispatch_stat_is_stale{cluster=\"main\"} 0")
+    });
 
     // A gateway is killed.
     let killed = cluster.gateways.remove(0);
