@@ -34,7 +34,7 @@ use crate::{
     http2,
     links::{LinkService, Links},
     placement::{Own, Owned, Placement},
-    registry::{Instance, Load, Measure, Registry, View},
+    registry::{Instance, Load, Looker, Measure, Registry, View},
     roles::{Role, Roles},
     room::Kind,
     shard::{Environment, Gateways, Owner, StrokeOwners},
@@ -240,9 +240,13 @@ impl Backend {
             roles: roles.names(),
             name: config.name.clone(),
             load: Load::default(),
+            report: String::new(),
         };
-        let registry =
-            join_registry(&config, &me, &tell, || measure(links.clone(), access.as_ref(), &owned));
+        let registry = join_registry(&config, &me, &tell, || {
+            let measure = measure(links.clone(), access.as_ref(), &owned);
+            let report = config.report.clone();
+            Box::new(move || (measure(), report.text()))
+        });
         let registry = registry.await?;
         if let Some(registry) = &registry {
             owned.all().for_each(|(_, owner)| owner.guard(registry.tenure()));
@@ -311,6 +315,12 @@ impl Backend {
     #[must_use]
     pub fn directory(&self) -> Lookup {
         self.lookup.clone()
+    }
+
+    /// Looks at the loads of all instances, where this one is in the registry.
+    #[must_use]
+    pub fn looker(&self) -> Option<Looker> {
+        self.registry.as_ref().map(Registry::looker)
     }
 
     /// For the health endpoint.
@@ -502,12 +512,16 @@ async fn redis_options(config: &RedisConfig) -> Result<RedisOptions, StoreError>
 }
 
 /// What this process has to do, asked for as long as its parts are there.
-fn measure(links: Links, access: Option<&Access>, owned: &Owned) -> Measure {
+fn measure(
+    links: Links,
+    access: Option<&Access>,
+    owned: &Owned,
+) -> impl Fn() -> Load + Send + Sync + use<> {
     let access = access.map(Access::downgrade);
     let rooms: Vec<_> = owned.all().map(|(_, owner)| owner.rooms_gauge()).collect();
-    Box::new(move || Load {
+    move || Load {
         connections: links.len() as u64,
         sessions: access.as_ref().and_then(Access::upgrade).map_or(0, |a| a.sessions() as u64),
         rooms: rooms.iter().map(|rooms| rooms.load(Ordering::Relaxed) as u64).sum(),
-    })
+    }
 }

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use crate::{backend, certs, chat, check, config, gateway, token, up, user};
+use crate::{backend, certs, chat, check, config, dispatch, gateway, token, up, user};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,6 +11,7 @@ Examples:
   edgeway check edgeway.toml                     is this config right?
   edgeway gateway --config edgeway.toml          the parts as processes of their own
   edgeway backend --config edgeway.toml --roles access,room,peer
+  edgeway dispatch --config edgeway.toml         tells clients where to connect
   edgeway certs --help                           certificates, so that they can be on several machines
   edgeway user --help                            users with passwords
   edgeway token --help                           signed tokens
@@ -34,6 +35,7 @@ pub enum Command {
     Up(up::Args),
     Gateway(gateway::Args),
     Backend(backend::Args),
+    Dispatch(dispatch::Args),
     Check(check::Args),
     Certs(certs::Args),
     Chat(chat::Args),
@@ -74,6 +76,7 @@ mod tests {
              --plain off --http off",
             "edgeway backend --config c.toml --roles access,room,peer --listen 127.0.0.1:1 \
              --data-dir d --slot 3 --http 127.0.0.1:0",
+            "edgeway dispatch --config c.toml --listen off --tls-listen 127.0.0.1:0 --http off",
             "edgeway check edgeway.toml",
             "edgeway certs ca",
             "edgeway certs ca --dir d --days 365 --force",
@@ -100,6 +103,7 @@ mod tests {
             "edgeway backend --config c.toml",
             "edgeway backend --config c.toml --roles access,cook",
             "edgeway check",
+            "edgeway dispatch",
             "edgeway certs",
             "edgeway certs link",
             "edgeway certs ca --days 0",

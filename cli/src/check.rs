@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 fn summary(settings: &Settings, purpose: Use) -> String {
-    let Settings { process, gateway, backend, links, notes } = settings;
+    let Settings { process, gateway, backend, dispatch, links, notes, .. } = settings;
     let listening: Vec<_> =
         gateway.listening().iter().map(|(what, addr)| format!("{what} {addr}")).collect();
     let mut lines = vec![format!("  gateway   {}: {}", gateway.name(), listening.join(", "))];
@@ -67,12 +67,18 @@ fn summary(settings: &Settings, purpose: Use) -> String {
         Auth::Development => "anyone, under any name (for development)".to_owned(),
         Auth::Checked(checked) => describe(checked),
     };
-    lines.push(format!("  http      {http} (/metrics, /healthz, /readyz)"));
+    lines.push(format!("  http      {http} (/metrics, /healthz, /readyz, /stat)"));
     lines.push(format!("  data      {}", backend.data_dir.display()));
     if let StoreConfig::Redis(redis) = &backend.store {
         let history = redis.history.as_ref().map(|server| format!(", histories on {server}"));
         lines.push(format!("  store     {}{}", redis.state, history.unwrap_or_default()));
     }
+    let live = &dispatch.live;
+    lines.push(format!(
+        "  dispatch  {} apps to {}",
+        live.apps.len(),
+        live.clusters.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    ));
     lines.push(format!("  login     {login}"));
     lines.extend(notes.iter().map(|note| format!("  note      {note}")));
     lines.join("\n")

@@ -55,7 +55,8 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
 async fn gateway(settings: Settings, mut server: Server) -> anyhow::Result<()> {
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
-    let clients = server.add_gateway(settings.gateway, Box::new(|settings| settings))?;
+    let keys = settings.dispatch.live.keys;
+    let clients = server.add_gateway(settings.gateway, Box::new(|settings| settings), keys)?;
     let http = server.add_http(settings.process.http, metrics).await?;
     let running = server.start();
     if running.wait_ready(&shutdown).await {

@@ -1,5 +1,5 @@
-//! HTTP beside the product: metrics for Prometheus, health for whoever restarts processes, and who is
-//! where.
+//! HTTP beside the product: metrics for Prometheus, health for whoever restarts processes, who is where, the load,
+//! and dispatch.
 
 mod directory;
 
@@ -12,18 +12,23 @@ use std::{
 use anyhow::Context;
 use axum::{
     Router,
-    extract::State,
-    http::StatusCode,
-    response::IntoResponse,
-    routing::{get, post},
+    body::Body,
+    extract::{ConnectInfo, RawQuery, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
 };
 use edgeway_backend::directory::Lookup;
+use edgeway_dispatch::Dispatch;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::reload::Reload;
+use crate::{
+    reload::Reload,
+    stat::{self, Stat},
+};
 
 /// Histograms keep what was observed since the last upkeep: as often as they are scraped will do.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -81,6 +86,8 @@ pub struct Http {
 struct Served {
     metrics: PrometheusHandle,
     health: Arc<Health>,
+    stat: Stat,
+    dispatch: Option<Dispatch>,
 }
 
 /// Starts to record metrics: before anything counts.
@@ -113,18 +120,28 @@ impl Http {
     }
 
     /// Serves until `stop`.
-    pub async fn serve(self, health: Arc<Health>, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        health: Arc<Health>,
+        stat: Stat,
+        dispatch: Option<Dispatch>,
+        stop: CancellationToken,
+    ) {
         let is_loopback = self.addr().is_ok_and(|addr| addr.ip().is_loopback());
         let Self { listener, metrics } = self;
         let directory = directory::routes(Arc::clone(&health), is_loopback);
-        let served = Served { metrics: metrics.clone(), health };
+        let served = Served { metrics: metrics.clone(), health, stat, dispatch };
         let router = Router::new()
             .route("/metrics", get(|State(s): State<Served>| async move { s.metrics.render() }))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/reload", post(reload_config))
+            .route("/stat", get(own_stat))
+            .route("/stat/all", get(all_stat))
+            .route(edgeway_dispatch::service::PATH, any(dispatch_to))
             .with_state(served)
-            .merge(directory);
+            .merge(directory)
+            .into_make_service_with_connect_info::<SocketAddr>();
         tokio::select! {
             result = axum::serve(listener, router) => if let Err(error) = result {
                 tracing::error!(%error, "metrics and health are no longer served");
@@ -141,6 +158,42 @@ async fn readyz(State(served): State<Served>) -> impl IntoResponse {
         Ok(away) if away.is_empty() => (StatusCode::OK, "ready\n".to_owned()),
         Ok(away) => (StatusCode::OK, format!("ready\nnot reached: {}\n", away.join(", "))),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// This process: `recent=0` leaves the samples of before out.
+async fn own_stat(State(served): State<Served>, RawQuery(query): RawQuery) -> Response {
+    match query.as_deref() {
+        None | Some("") => json(stat::own(&served.stat, true)),
+        Some("recent=0") => json(stat::own(&served.stat, false)),
+        Some(_) => {
+            let text = "there is one parameter: recent=0 leaves the samples of before out\n";
+            (StatusCode::BAD_REQUEST, text).into_response()
+        }
+    }
+}
+
+async fn all_stat(State(served): State<Served>) -> Response {
+    json(stat::all(&served.stat).await)
+}
+
+fn json(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+async fn dispatch_to(
+    State(served): State<Served>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    match &served.dispatch {
+        Some(dispatch) => {
+            edgeway_dispatch::service::respond(dispatch, peer.ip(), request).await.map(Body::new)
+        }
+        None => {
+            let text = "dispatch does not run in this process: it is in `edgeway up` and `edgeway dispatch`\n";
+            (StatusCode::NOT_FOUND, text).into_response()
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! `edgeway`: the edge in one process (`up`), its parts as processes of their own (`gateway`,
-//! `backend`), and what a person needs beside them (`check`, `certs`, `chat`, `user`, `token`).
+//! `backend`, `dispatch`), and what a person needs beside them (`check`, `certs`, `chat`, `user`, `token`).
 
 mod args;
 mod backend;
@@ -8,6 +8,7 @@ mod chat;
 mod check;
 mod config;
 mod discovery;
+mod dispatch;
 mod failure;
 mod flags;
 mod gateway;
@@ -17,6 +18,7 @@ mod output;
 mod reload;
 mod serve;
 mod shutdown;
+mod stat;
 mod token;
 mod up;
 mod user;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Up(args) => up::run(args, log),
         Command::Gateway(args) => gateway::run(args, log),
         Command::Backend(args) => backend::run(args, log),
+        Command::Dispatch(args) => dispatch::run(args, log),
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(args),
         Command::Chat(args) => chat::run(args, log),

@@ -1,9 +1,13 @@
-//! What `up`, `gateway` and `backend` share: a process that serves until it is told to stop.
+//! What `up`, `gateway`, `backend` and `dispatch` share: a process that serves until it is told to stop.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use edgeway_backend::{Backend, Roles, config::StoreConfig};
+use edgeway_backend::{
+    Backend, Roles,
+    config::{Report, StoreConfig},
+};
+use edgeway_dispatch::{Dispatch, server::Listener, ticket::Keys};
 use edgeway_gateway::Gateway;
 use edgeway_linktls::{About, Identity};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -14,12 +18,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{GatewaySettings, Process, Settings, Use},
+    config::{GatewaySettings, Pem, Process, Settings, Use},
     discovery::{Discovery, Wanted},
+    dispatch::{feed, tls},
     failure::{Outcome, in_one_line},
     http::{self, Health, Http, Ready},
     logging,
-    reload::{Complete, Load, Reload},
+    reload::{Complete, Listening, Load, Reload},
+    stat::{Stat, reached_at},
 };
 
 /// How often readiness is looked at while a process starts.
@@ -58,7 +64,7 @@ where
     // Thousands of connections that all have something to do fill a runtime's queue. Rooms and
     // links do not stand in it: the system shares the cores between the threads of the two.
     let edge = runtime("edge", &settings.process)?;
-    let server = Server::new(edge.handle().clone(), reload, &settings);
+    let server = Server::new(edge.handle().clone(), reload, &settings, purpose)?;
     let outcome = core.block_on(serve(settings, server));
     edge.shutdown_background();
     Ok(outcome?)
@@ -86,11 +92,18 @@ pub struct Server {
     pace: edgeway_backend::config::Discovery,
     has_links: bool,
     wanted: Wanted,
+    stat: Stat,
+    /// Tells clients where to connect, where this process does.
+    dispatch: Option<Dispatch>,
+    listeners: Vec<Listener>,
+    /// What the stat is measured by.
+    metrics: Option<PrometheusHandle>,
 }
 
 /// A process that serves.
 pub struct Running {
     health: Arc<Health>,
+    stat: Stat,
     tasks: Vec<Task>,
     /// Cancelled where a part ends that nobody told to.
     broken: CancellationToken,
@@ -103,8 +116,29 @@ struct Task {
 }
 
 impl Server {
-    fn new(edge: Handle, reload: Reload, settings: &Settings) -> Self {
-        Self {
+    fn new(
+        edge: Handle,
+        mut reload: Reload,
+        settings: &Settings,
+        purpose: Use,
+    ) -> anyhow::Result<Self> {
+        let (name, roles) = match purpose {
+            Use::Up => (
+                settings.gateway.name(),
+                [Roles::up().names(), names(&["gateway", "dispatch"])].concat(),
+            ),
+            Use::Gateway => (settings.gateway.name(), names(&["gateway"])),
+            Use::Backend(roles) => (settings.backend.name.as_str(), roles.names()),
+            Use::Dispatch => ("dispatch", names(&["dispatch"])),
+        };
+        let stat = Stat::new(name, roles, settings.process.threads);
+        stat.change(|about| about.cluster.clone_from(&settings.gateway.dispatched().cluster));
+        let dispatch = match purpose {
+            Use::Up | Use::Dispatch => Some(Dispatch::new(settings.dispatch.live.clone())?),
+            Use::Gateway | Use::Backend(_) => None,
+        };
+        reload.stat(stat.clone(), dispatch.clone());
+        Ok(Self {
             edge,
             gateway: None,
             backend: None,
@@ -116,7 +150,11 @@ impl Server {
             pace: settings.backend.discovery,
             has_links: settings.links.is_some(),
             wanted: Wanted::default(),
-        }
+            stat,
+            dispatch,
+            listeners: Vec::new(),
+            metrics: None,
+        })
     }
 
     /// Opens the store and binds the backend; gives where it listens. A store on servers that are not there yet is
@@ -126,10 +164,12 @@ impl Server {
     /// Where the data directory, the store or the address cannot be used.
     pub async fn add_backend(
         &mut self,
-        config: edgeway_backend::config::Config,
+        mut config: edgeway_backend::config::Config,
         roles: Roles,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Option<SocketAddr>> {
+        let stat = self.stat.clone();
+        config.report = Report::new(move || stat.report_text());
         self.wanted.nodes = config.nodes.clone();
         self.health.waits_for("it opens its store".to_owned());
         let starting = Backend::start_telling(config, roles, |what| self.health.waits_for(what));
@@ -150,6 +190,9 @@ impl Server {
             }
         };
         let addr = backend.local_addr();
+        if let Some(looker) = backend.looker() {
+            self.stat.looks_through(looker);
+        }
         self.reload.backend(backend.control());
         self.backend = Some(backend);
         Ok(Some(addr))
@@ -164,10 +207,13 @@ impl Server {
         &mut self,
         settings: GatewaySettings,
         complete: Complete,
+        keys: Option<Keys>,
     ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
         let settings = complete(settings);
+        let dispatched = settings.dispatched().clone();
         let places = settings.places();
         let config = settings.config()?;
+        let limits = config.limits;
         self.wanted.gateway = Some((places, config.routing.clone()));
         let bound = {
             let _edge = self.edge.enter();
@@ -179,7 +225,10 @@ impl Server {
             ("tcp", gateway.tcp_addr()),
             ("plain", gateway.plain_addr()),
         ];
-        self.reload.gateway(gateway.control(), complete);
+        let control = gateway.control();
+        let listening = Listening { quic: gateway.quic_addr(), tcp: gateway.tcp_addr() };
+        self.reload.gateway(control, complete, listening);
+        self.reload.dispatched(&dispatched, &keys, limits.connections);
         self.gateway = Some(gateway);
         Ok(addrs.into_iter().filter_map(|(name, addr)| Some((name, addr?))).collect())
     }
@@ -194,29 +243,62 @@ impl Server {
         addr: Option<SocketAddr>,
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Option<SocketAddr>> {
+        self.metrics = Some(metrics.clone());
         let Some(addr) = addr else { return Ok(None) };
         let http = Http::bind(addr, metrics).await.map_err(with_hint)?;
         let addr = http.addr()?;
+        self.stat.change(|about| about.http = reached_at("", Some(addr)));
         let health = Arc::clone(&self.health);
+        let (stat, dispatch) = (self.stat.clone(), self.dispatch.clone());
         let serve = async move |stop| {
-            http.serve(health, stop).await;
+            http.serve(health, stat, dispatch, stop).await;
             Ok(())
         };
         self.http = Some(Task::spawn("http", &Handle::current(), &self.broken, serve));
         Ok(Some(addr))
     }
 
+    /// Binds dispatch; gives its addresses, `dispatch=...` and so on.
+    ///
+    /// # Errors
+    /// Where an address cannot be listened on, or a certificate is missing.
+    pub async fn add_dispatch(
+        &mut self,
+        config: &edgeway_dispatch::config::Config,
+        pem: Option<&Pem>,
+    ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
+        let mut addrs = Vec::new();
+        let tls = config.tls_listen.map(|addr| Ok::<_, anyhow::Error>((addr, tls(pem)?)));
+        let tls = tls.transpose()?;
+        if let Some((_, tls)) = &tls {
+            self.reload.dispatch_tls(tls.clone());
+        }
+        let tls = tls.map(|(addr, tls)| ("tls", addr, Some(tls)));
+        let plain = config.listen.map(|addr| ("dispatch", addr, None));
+        for (name, addr, tls) in plain.into_iter().chain(tls) {
+            let bound = Listener::bind(addr, tls).await;
+            let listener = bound
+                .with_context(|| format!("cannot listen on {addr} for dispatch"))
+                .map_err(with_hint)?;
+            addrs.push((name, listener.addr()?));
+            self.listeners.push(listener);
+        }
+        Ok(addrs)
+    }
+
     /// Begins to serve.
     pub fn start(self) -> Running {
         let Self { edge, gateway, backend, health, http, mut reload, broken, .. } = self;
+        let (stat, has_gateway) = (self.stat, gateway.is_some());
         reload.tell();
         let discovery = Discovery::new(
             gateway.as_ref().map(Gateway::control),
             backend.as_ref().map(Backend::placement),
-            self.store,
+            self.store.clone(),
             self.pace,
             self.has_links,
             self.wanted,
+            stat.clone(),
         );
         reload.discovery(Arc::clone(&discovery));
         let reload = Arc::new(reload);
@@ -224,7 +306,7 @@ impl Server {
         let ready = ready(gateway.as_ref(), backend.as_ref(), Arc::clone(&discovery));
         health.started(ready, Arc::clone(&reload), lookup);
         let core = Handle::current();
-        let mut running = Running { health, tasks: Vec::new(), broken };
+        let mut running = Running { health, stat: stat.clone(), tasks: Vec::new(), broken };
         if let Some(gateway) = gateway {
             running.spawn("gateway", &edge, |stop| async {
                 gateway.run(stop).await;
@@ -234,7 +316,25 @@ impl Server {
         if let Some(backend) = backend {
             running.spawn("backend", &core, |stop| async { Ok(backend.run(stop).await?) });
         }
+        if let Some(dispatch) = self.dispatch {
+            let (store, lease) = (self.store, self.pace.lease);
+            let (fed, shown) = (dispatch.clone(), stat.clone());
+            running.spawn("dispatch", &core, |stop| async move {
+                let feeding = feed(fed, store, lease, shown, has_gateway, stop.clone());
+                tokio::join!(
+                    edgeway_dispatch::server::run(dispatch, self.listeners, stop),
+                    feeding
+                );
+                Ok(())
+            });
+        }
         running.tasks.extend(http);
+        if let Some(metrics) = self.metrics {
+            running.spawn("stat", &core, |stop| async {
+                stat.run(metrics, edge, stop).await;
+                Ok(())
+            });
+        }
         running.spawn("discovery", &core, |stop| async {
             discovery.run(stop).await;
             Ok(())
@@ -326,6 +426,8 @@ impl Running {
             () = shutdown.cancelled() => {}
             () = self.broken.cancelled() => {}
         }
+        // Before anything else ends: who is sent here now would be sent away.
+        self.stat.leave();
         let mut outcome = Ok(());
         for Task { name, stop, task } in self.tasks {
             stop.cancel();
@@ -337,6 +439,10 @@ impl Running {
         tracing::info!("stopped");
         outcome
     }
+}
+
+fn names(roles: &[&str]) -> Vec<String> {
+    roles.iter().map(ToString::to_string).collect()
 }
 
 /// Starts to record metrics.

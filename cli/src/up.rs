@@ -57,6 +57,8 @@ pub fn run(args: Args, log: Option<&str>) -> Outcome {
 struct Welcome {
     clients: Vec<(&'static str, SocketAddr)>,
     http: Option<SocketAddr>,
+    /// Of its own listeners.
+    dispatch: Vec<(&'static str, SocketAddr)>,
     data_dir: PathBuf,
     /// The authority of a development certificate.
     ca: Option<PathBuf>,
@@ -64,7 +66,7 @@ struct Welcome {
 }
 
 async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
-    let Settings { process, gateway, backend, .. } = settings;
+    let Settings { process, gateway, backend, dispatch, dispatch_tls, .. } = settings;
     let shutdown = shutdown::on_signals()?;
     let metrics = serve::metrics()?;
     let data_dir = backend.data_dir.clone();
@@ -78,6 +80,9 @@ async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
     let Some(roles_at) = server.add_backend(backend, Roles::up(), &shutdown).await? else {
         return Ok(());
     };
+    let of_clients =
+        certs.as_ref().map(|certs| (certs.cert_pem.clone().into(), certs.key_pem.clone().into()));
+    let dispatch_tls = dispatch_tls.or(of_clients);
     let complete = move |settings: GatewaySettings| {
         let settings = settings.with_roles_at(roles_at);
         match &certs {
@@ -85,10 +90,11 @@ async fn up(settings: Settings, mut server: Server) -> anyhow::Result<()> {
             None => settings,
         }
     };
-    let clients = server.add_gateway(gateway, Box::new(complete))?;
+    let clients = server.add_gateway(gateway, Box::new(complete), dispatch.live.keys.clone())?;
+    let dispatch = server.add_dispatch(&dispatch, dispatch_tls.as_ref()).await?;
     let running = server.start();
     if running.wait_ready(&shutdown).await {
-        say(&Welcome { clients, http, data_dir, ca, for_development }.to_string());
+        say(&Welcome { clients, http, dispatch, data_dir, ca, for_development }.to_string());
     }
     running.finish(shutdown).await
 }
@@ -100,7 +106,7 @@ impl fmt::Display for Welcome {
         writeln!(f, "Edgeway is up.")?;
         writeln!(f, "  clients   {}", clients.join(", "))?;
         if let Some(http) = self.http {
-            writeln!(f, "  http      http://{http}/metrics, /healthz, /readyz")?;
+            writeln!(f, "  http      http://{http}/metrics, /healthz, /readyz, /stat, /dispatch")?;
         }
         writeln!(f, "  data      {}", self.data_dir.display())?;
         if self.for_development {
@@ -123,6 +129,7 @@ impl Welcome {
         let mut values: Vec<_> =
             self.clients.iter().map(|(name, addr)| (*name, addr.to_string())).collect();
         values.extend(self.http.map(|addr| ("http", addr.to_string())));
+        values.extend(self.dispatch.iter().map(|(name, addr)| (*name, addr.to_string())));
         // The last one, and absolute: it may hold spaces, and scripts run elsewhere.
         let ca = self.ca.as_ref().map(|ca| ca.canonicalize().unwrap_or_else(|_| ca.clone()));
         values.extend(ca.map(|ca| ("ca", ca.display().to_string())));

@@ -16,8 +16,9 @@ use tokio::sync::oneshot;
 use crate::{
     ClientConfig, ConnectError, Connector, Event, Inbox, JoinOptions, Login, PathStats, RenewError,
     RequestError, Room, Rooms, Session, SessionId, Stats,
-    connect::{connect, split_server},
+    connect::split_server,
     core::{Answer, Core, CoreConfig, Reads},
+    dispatch::connect_somewhere,
     greet::Flight,
     shared::Shared,
     supervise::Supervisor,
@@ -114,8 +115,10 @@ impl Client {
             }
             core.first_frames()
         });
-        let flight = Flight::new(&config, &device, None, frames);
-        let established = Box::pin(connect(connector, &config, &flight, None)).await?;
+        let base = Arc::new(config);
+        let flight = |place: &ClientConfig| Flight::new(place, &device, None, frames.clone());
+        let connecting = connect_somewhere(connector, &base, None, flight, None);
+        let (established, config) = Box::pin(connecting).await?;
         // Known before the first handle is.
         shared.set_connection(Some(established.transport), Some(&established.logged_in.user));
         let guard = Arc::new(Guard {
@@ -123,9 +126,8 @@ impl Client {
             device: device.clone(),
             pings: AtomicU64::new(0),
         });
-        let config = Arc::new(config);
         let connector = connector.clone();
-        let supervisor = Supervisor { shared, connector, config, device };
+        let supervisor = Supervisor { shared, connector, base, config, device };
         tokio::spawn(supervisor.run(established));
         let events = Events { guard: Arc::clone(&guard) };
         Ok((Self { guard }, events))
@@ -325,7 +327,15 @@ impl Client {
 }
 
 fn check(config: &ClientConfig) -> Result<(), ConnectError> {
-    split_server(&config.server)?;
+    if let Some(dispatch) = &config.dispatch {
+        crate::dispatch::check(dispatch)?;
+    }
+    if config.dispatch.is_none() || !config.server.is_empty() {
+        split_server(&config.server)?;
+    }
+    if let Some(server) = &config.tcp_server {
+        split_server(server)?;
+    }
     let (user, secret) = match &config.login {
         Login::Development { user } => (user, 0),
         Login::Password { user, password } => (user, password.len()),

@@ -64,8 +64,16 @@ impl std::fmt::Debug for Login {
 /// [`new`](Self::new) and change what should differ.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// Where the server is: `host:port`.
+    /// Where the server is: `host:port`. With [`dispatch`](Self::dispatch), where it is when dispatch cannot be
+    /// asked and nothing is remembered of it; empty for nowhere.
     pub server: String,
+    /// Where it is over TCP, where that is another address.
+    pub tcp_server: Option<String>,
+    /// Who says where to connect.
+    pub dispatch: Option<DispatchConfig>,
+    /// The ticket of dispatch, for a gateway that wants one; empty for none. With
+    /// [`dispatch`](Self::dispatch) the client sets it itself.
+    pub ticket: Vec<u8>,
     /// The name that the server's certificate must hold; `None` for the host of `server`.
     pub server_name: Option<String>,
     /// Whom to trust.
@@ -121,6 +129,9 @@ impl ClientConfig {
     pub fn new(server: &str, login: Login) -> Self {
         Self {
             server: server.to_owned(),
+            tcp_server: None,
+            dispatch: None,
+            ticket: Vec::new(),
             server_name: None,
             trust: Trust::Web,
             transport: TransportChoice::Auto,
@@ -143,6 +154,35 @@ impl ClientConfig {
             unacked_bytes: 256 * 1024,
             chat_queue_bytes: 64 * 1024,
         }
+    }
+}
+
+impl ClientConfig {
+    /// The defaults, for a client that asks dispatch where to connect.
+    #[must_use]
+    pub fn by_dispatch(url: &str, app: &str, login: Login) -> Self {
+        let dispatch = Some(DispatchConfig::new(url, app));
+        Self { dispatch, ..Self::new("", login) }
+    }
+}
+
+/// How dispatch is asked. The user's name goes along.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatchConfig {
+    /// `https://host[:port][/path]`, or http; without a path it is `/dispatch`. Its certificate is trusted as that of
+    /// the server is.
+    pub url: String,
+    /// The app or tenant; empty for the default one.
+    pub app: String,
+    /// How long an answer may take. After that, an older answer is used, or [`ClientConfig::server`].
+    pub timeout: Duration,
+}
+
+impl DispatchConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new(url: &str, app: &str) -> Self {
+        Self { url: url.to_owned(), app: app.to_owned(), timeout: Duration::from_secs(3) }
     }
 }
 

@@ -59,13 +59,18 @@ enum First {
 }
 
 /// The ways in the order in which they start.
-fn ways(config: &ClientConfig, addrs: &[SocketAddr], first: First) -> Vec<Way> {
-    let v4 = addrs.iter().find(|a| a.is_ipv4());
-    let v6 = addrs.iter().find(|a| a.is_ipv6());
+fn ways(config: &ClientConfig, places: &Places, first: First) -> Vec<Way> {
+    let quic = of_families(&places.quic);
+    let tcp = places.tcp.as_deref().map(of_families);
     let mut ways = Vec::new();
-    for (n, addr) in v4.into_iter().chain(v6).enumerate() {
+    for n in 0..2 {
         let after = FAMILY_HEAD_START * u32::try_from(n).unwrap_or(0);
-        let way = |transport, after| Way { transport, addr: *addr, after };
+        let mut way = |transport, after| {
+            let of_tcp = tcp.as_ref().filter(|_| transport != TransportChoice::Quic);
+            if let Some(addr) = of_tcp.unwrap_or(&quic).get(n) {
+                ways.push(Way { transport, addr: *addr, after });
+            }
+        };
         match config.transport {
             TransportChoice::Auto => {
                 let (quic, tcp) = match first {
@@ -73,14 +78,50 @@ fn ways(config: &ClientConfig, addrs: &[SocketAddr], first: First) -> Vec<Way> {
                     First::Tcp => (config.head_start, Duration::ZERO),
                     First::Both => (Duration::ZERO, Duration::ZERO),
                 };
-                ways.push(way(TransportChoice::Quic, after + quic));
-                ways.push(way(TransportChoice::Tcp, after + tcp));
+                way(TransportChoice::Quic, after + quic);
+                way(TransportChoice::Tcp, after + tcp);
             }
-            one => ways.push(way(one, after)),
+            one => way(one, after),
         }
     }
     ways.sort_by_key(|way| way.after);
     ways
+}
+
+/// The addresses of a server.
+#[derive(Debug, Default)]
+struct Places {
+    /// For all transports; with `tcp` for QUIC.
+    quic: Vec<SocketAddr>,
+    /// For TCP, where that is elsewhere.
+    tcp: Option<Vec<SocketAddr>>,
+}
+
+impl Places {
+    /// Where the names lead now; `endpoint` instead of those of the configuration.
+    async fn find(config: &ClientConfig, endpoint: Option<&str>) -> Result<Self, ConnectError> {
+        let quic = resolve(endpoint.unwrap_or(&config.server)).await?;
+        let tcp = match config.tcp_server.as_ref().filter(|_| endpoint.is_none()) {
+            Some(server) => Some(resolve(server).await?),
+            None => None,
+        };
+        Ok(Self { quic, tcp })
+    }
+}
+
+async fn resolve(server: &str) -> Result<Vec<SocketAddr>, ConnectError> {
+    let (host, port) = split_server(server)?;
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found =
+        found.map_err(|e| ConnectError::Resolve { host: host.into(), reason: e.to_string() })?;
+    Ok(found.collect())
+}
+
+/// The first address of each family.
+fn of_families(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let v4 = addrs.iter().find(|a| a.is_ipv4());
+    let v6 = addrs.iter().find(|a| a.is_ipv6());
+    v4.into_iter().chain(v6).copied().collect()
 }
 
 /// Host and port of `host:port`, where IPv6 addresses stand in brackets.
@@ -118,11 +159,7 @@ async fn connect_all(
     endpoint: Option<&str>,
 ) -> Result<Established, ConnectError> {
     let (name, _) = split_server(&config.server)?;
-    let (host, port) = split_server(endpoint.unwrap_or(&config.server))?;
-    let addrs: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(|e| ConnectError::Resolve { host: host.into(), reason: e.to_string() })?
-        .collect();
+    let addrs = Places::find(config, endpoint).await?;
     // A server may say where to come back to, and not who it is: the name stays.
     let name: Arc<str> = config.server_name.as_deref().unwrap_or(name).into();
     let remembered = connector.memory(|m| m.tcp_first(&config.server, Instant::now()));
@@ -183,13 +220,11 @@ pub(crate) async fn look(
     fickle: bool,
 ) -> Result<Found, ConnectError> {
     let looking = async {
-        let (host, port) = split_server(&config.server)?;
-        let addrs: Vec<SocketAddr> = match addr {
-            Some(addr) => vec![addr],
-            None => tokio::net::lookup_host((host, port))
-                .await
-                .map_err(|e| ConnectError::Resolve { host: host.into(), reason: e.to_string() })?
-                .collect(),
+        let (host, _) = split_server(&config.server)?;
+        // An address is good for both transports where both have the same.
+        let addrs = match addr.filter(|_| config.tcp_server.is_none()) {
+            Some(addr) => Places { quic: vec![addr], tcp: None },
+            None => Places::find(config, None).await?,
         };
         let name: Arc<str> = config.server_name.as_deref().unwrap_or(host).into();
         // What comes after Hello is said by who wins, in the state that its client is in then.
@@ -349,16 +384,30 @@ mod tests {
     #[test]
     fn quic_starts_first_and_tcp_a_head_start_later() {
         let config = ClientConfig::new("x:1", Login::Development { user: "u".into() });
-        let addrs = ["127.0.0.1:1".parse().unwrap()];
+        let addrs = Places { quic: vec!["127.0.0.1:1".parse().unwrap()], tcp: None };
         let ways = ways(&config, &addrs, First::Quic);
         assert_eq!(ways[0].transport, TransportChoice::Quic);
         assert_eq!((ways[1].transport, ways[1].after), (TransportChoice::Tcp, config.head_start));
     }
 
     #[test]
+    fn tcp_is_dialled_where_it_is() {
+        let config = ClientConfig::new("x:1", Login::Development { user: "u".into() });
+        let addr = |text: &str| text.parse().unwrap();
+        let quic = vec![addr("127.0.0.1:1"), addr("[::1]:1")];
+        let ways =
+            ways(&config, &Places { quic, tcp: Some(vec![addr("127.0.0.1:2")]) }, First::Quic);
+        let all: Vec<_> = ways.iter().map(|way| (way.transport, way.addr)).collect();
+        use TransportChoice::{Quic, Tcp};
+        let expected =
+            [(Quic, addr("127.0.0.1:1")), (Quic, addr("[::1]:1")), (Tcp, addr("127.0.0.1:2"))];
+        assert_eq!(all, expected);
+    }
+
+    #[test]
     fn tcp_goes_first_where_it_is_remembered_and_nobody_waits_in_a_silence() {
         let config = ClientConfig::new("x:1", Login::Development { user: "u".into() });
-        let addrs = ["127.0.0.1:1".parse().unwrap()];
+        let addrs = Places { quic: vec!["127.0.0.1:1".parse().unwrap()], tcp: None };
         let first = ways(&config, &addrs, First::Tcp);
         assert_eq!((first[0].transport, first[0].after), (TransportChoice::Tcp, Duration::ZERO));
         assert_eq!(first[1].after, config.head_start);

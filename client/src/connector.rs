@@ -14,7 +14,11 @@ use edgeway_transport::{
 
 use parking_lot::Mutex;
 
-use crate::{ClientConfig, ConnectError, Trust, memory::Memory};
+use crate::{
+    ClientConfig, ConnectError, Trust,
+    dispatch::{Answers, Https},
+    memory::Memory,
+};
 
 /// TLS and the UDP socket that connections are made with. A process with many clients makes one (or a
 /// few, to spread them over several sockets) and connects with
@@ -22,6 +26,7 @@ use crate::{ClientConfig, ConnectError, Trust, memory::Memory};
 #[derive(Debug, Clone)]
 pub struct Connector {
     dialer: Arc<Dialer>,
+    trust: Arc<Trust>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -29,6 +34,10 @@ pub struct Connector {
 #[derive(Debug, Default)]
 struct Known {
     memory: Memory,
+    /// What dispatch has said.
+    answers: Answers,
+    /// TLS to dispatch, once it is needed.
+    https: Option<Https>,
     /// When the sockets were made anew last.
     rebound: Option<Instant>,
 }
@@ -51,6 +60,7 @@ impl Connector {
     }
 
     fn with(trust: &Trust, bind: Option<IpAddr>, tcp_bbr: bool) -> Result<Self, ConnectError> {
+        let to_dispatch = Arc::new(trust.clone());
         let trust = match trust {
             Trust::Web => tls::Trust::Web,
             Trust::Ca(pem) => tls::Trust::Ca(pem.clone()),
@@ -60,7 +70,7 @@ impl Connector {
         // Each connection's writer keeps it alive, at distances that it learns.
         let settings = Settings { keep_alive: None, tcp_bbr, ..Settings::default() };
         let dialer = Arc::new(Dialer::new(tls, settings).bind(bind));
-        Ok(Self { dialer, known: Arc::default() })
+        Ok(Self { dialer, trust: to_dispatch, known: Arc::default() })
     }
 
     /// Makes the UDP sockets anew, unless another client has done so just now. Not for each of many
@@ -80,6 +90,22 @@ impl Connector {
     /// What is remembered of the ways to servers.
     pub(crate) fn memory<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> T {
         work(&mut self.known.lock().memory)
+    }
+
+    /// What dispatch has said.
+    pub(crate) fn answers<T>(&self, work: impl FnOnce(&mut Answers) -> T) -> T {
+        work(&mut self.known.lock().answers)
+    }
+
+    /// TLS to dispatch.
+    pub(crate) fn https(&self) -> Result<Https, ConnectError> {
+        let mut known = self.known.lock();
+        let https = match known.https.take() {
+            Some(https) => https,
+            None => Https::new(&self.trust)?,
+        };
+        known.https = Some(https.clone());
+        Ok(https)
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {

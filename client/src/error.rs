@@ -44,6 +44,14 @@ pub enum ConnectError {
         /// What each transport met.
         reason: String,
     },
+    /// Dispatch did not say where to connect, and nothing else is known.
+    #[error("dispatch: {reason}")]
+    Dispatch {
+        /// What it said, or what came in the way.
+        reason: String,
+        /// Whether it may answer later.
+        may_retry: bool,
+    },
     /// The server did not answer in time.
     #[error("the server did not answer in time")]
     TimedOut,
@@ -79,7 +87,11 @@ impl ConnectError {
             Self::Config { .. } | Self::LoginFailed { .. } | Self::VersionUnsupported { .. } => {
                 Fault::Caller
             }
-            Self::Resolve { .. } | Self::Unreachable { .. } | Self::TimedOut => Fault::Network,
+            Self::Dispatch { may_retry: false, .. } => Fault::Caller,
+            Self::Dispatch { .. }
+            | Self::Resolve { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut => Fault::Network,
             Self::Certificate { .. } | Self::Refused { .. } => Fault::Server,
         }
     }

@@ -109,7 +109,7 @@ impl Flight {
             version_min: VERSION,
             version_max: VERSION,
             agent: short(&config.agent).into(),
-            token: Bytes::new(),
+            token: Bytes::copy_from_slice(&config.ticket),
             params,
         };
         let (method, user, secret) = match &config.login {

@@ -22,6 +22,7 @@ mod config;
 mod connect;
 mod connector;
 mod core;
+mod dispatch;
 mod error;
 mod event;
 mod greet;
@@ -45,7 +46,7 @@ pub use edgeway_proto::{Class, CloseCode, ErrorCode, Seq, Text};
 pub use edgeway_transport::Transport;
 
 pub use client::{Client, Events};
-pub use config::{ClientConfig, Login, TransportChoice, Trust};
+pub use config::{ClientConfig, DispatchConfig, Login, TransportChoice, Trust};
 pub use connector::Connector;
 pub use error::{ConnectError, Fault, RenewError, RequestError, SendError};
 pub use event::{

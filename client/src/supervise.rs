@@ -14,9 +14,10 @@ use crate::{
     ClientConfig, ConnectError, Event,
     after::{After, after_end, again, verdict},
     beside::Beside,
-    connect::{Found, connect},
+    connect::Found,
     connector::Connector,
     core::{Core, GoAway, param_of},
+    dispatch::connect_somewhere,
     greet::{Established, Flight},
     memory::PROVEN,
     pulse::{Pulse, server_idle},
@@ -44,6 +45,9 @@ const MOVED_TOKEN: u64 = 0;
 pub(crate) struct Supervisor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connector: Connector,
+    /// As the app has given it.
+    pub(crate) base: Arc<ClientConfig>,
+    /// That of the place where the connection leads: the same without dispatch.
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) device: String,
 }
@@ -65,7 +69,7 @@ async fn sleep_until(when: Option<Instant>) {
 
 impl Supervisor {
     /// Runs until the client is closed, by either side.
-    pub(crate) async fn run(self, mut established: Established) {
+    pub(crate) async fn run(mut self, mut established: Established) {
         let mut tries = 0u32;
         // One at a time.
         let mut _parting: Aborting<()>;
@@ -120,7 +124,8 @@ impl Supervisor {
                     return self.shared.finished(CloseCode::Normal, "closed by the app".into());
                 }
                 match self.connect(endpoint.take().as_deref()).await {
-                    Some(Ok(established)) => {
+                    Some(Ok((established, config))) => {
+                        self.config = config;
                         // Asked meanwhile, it is what the app wants.
                         self.shared.take_reconnect();
                         break established;
@@ -151,22 +156,30 @@ impl Supervisor {
     /// What is said on a connection: by the last session token, and with the joins that are to be.
     /// Those are under way from now on.
     fn flight(&self) -> Flight {
+        self.flights()(&self.config)
+    }
+
+    /// The same for whatever place it leads to.
+    fn flights(&self) -> impl Fn(&ClientConfig) -> Flight {
         let frames = self.shared.with(Core::first_frames);
         let (login, resume) = self.shared.next_login();
-        match login {
-            Some(login) => {
-                let config = ClientConfig { login, ..ClientConfig::clone(&self.config) };
-                Flight::new(&config, &self.device, resume, frames)
+        move |place| {
+            let (resume, frames) = (resume.clone(), frames.clone());
+            match login.clone() {
+                Some(login) => {
+                    let config = ClientConfig { login, ..place.clone() };
+                    Flight::new(&config, &self.device, resume, frames)
+                }
+                None => Flight::new(place, &self.device, resume, frames),
             }
-            None => Flight::new(&self.config, &self.device, resume, frames),
         }
     }
 
     /// What came of a flight; `None` where the app closed the client meanwhile.
-    async fn flown<E>(
+    async fn flown<T, E>(
         &self,
-        flying: impl Future<Output = Result<Established, E>>,
-    ) -> Option<Result<Established, E>> {
+        flying: impl Future<Output = Result<T, E>>,
+    ) -> Option<Result<T, E>> {
         let result = self.unless_closed(flying).await;
         if matches!(result, Some(Err(_))) {
             self.shared.with(Core::flight_failed);
@@ -225,11 +238,15 @@ impl Supervisor {
     }
 
     /// One try; `None` where the app closed the client meanwhile.
-    async fn connect(&self, endpoint: Option<&str>) -> Option<Result<Established, ConnectError>> {
-        let flight = self.flight();
+    async fn connect(
+        &self,
+        endpoint: Option<&str>,
+    ) -> Option<Result<(Established, Arc<ClientConfig>), ConnectError>> {
+        let flight = self.flights();
+        let present = Some(self.config.as_ref());
+        let connecting = connect_somewhere(&self.connector, &self.base, present, flight, endpoint);
         // Boxed: its state is large, and gone once it is connected.
-        let connecting = Box::pin(connect(&self.connector, &self.config, &flight, endpoint));
-        self.flown(connecting).await
+        self.flown(Box::pin(connecting)).await
     }
 
     /// What comes of something; `None` where the app closed the client meanwhile.

@@ -20,6 +20,7 @@ use crate::{
     refuse::Refusals,
     registry::Registry,
     routing::Routing,
+    tickets::{CheckTicket, Tickets},
     turns::Turns,
     uplink::{AddressError, Links},
 };
@@ -101,6 +102,7 @@ impl Gateway {
             metrics: Arc::new(metrics),
             paths: PathMetrics::default(),
             refusals: Refusals::default(),
+            tickets: Tickets::default(),
             tracker: TaskTracker::new(),
         };
         let tcp_bbr = config.tcp_bbr;
@@ -226,6 +228,12 @@ impl Control {
         }
         self.ctx.buckets.set_rates(limits.rates);
         *self.ctx.limits.write() = Arc::new(limits);
+    }
+
+    /// Lets only those in whose tickets of dispatch are good, from now on; `None` for anybody. Connections that
+    /// stand, and who comes back by session token, need none.
+    pub fn want_tickets(&self, check: Option<CheckTicket>) {
+        self.ctx.tickets.set(check);
     }
 
     /// The bounds and times that are in use.

@@ -29,6 +29,8 @@ pub struct RawGateway {
     pub routes: BTreeMap<String, RawRoute>,
     /// The backend that is asked about logins.
     pub login: String,
+    /// How clients are sent to it.
+    pub dispatch: RawDispatched,
 }
 
 impl Default for RawGateway {
@@ -40,6 +42,41 @@ impl Default for RawGateway {
             limits: RawLimits::default(),
             routes: default_routes(),
             login: "access".into(),
+            dispatch: RawDispatched::default(),
+        }
+    }
+}
+
+/// `[gateway.dispatch]`: what a gateway tells of itself, for dispatch to send clients there.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawDispatched {
+    /// The cluster that it belongs to.
+    pub cluster: String,
+    /// Its share of clients, beside the weights of the others; 0 for none.
+    pub weight: u32,
+    /// Takes no new clients.
+    pub draining: bool,
+    /// HOST:PORT where clients reach it over QUIC, where that is not the address that it listens on.
+    pub quic: String,
+    /// The same over TCP with TLS.
+    pub tcp: String,
+    /// The name that its certificate holds; empty for the host of the address.
+    pub server_name: String,
+    /// Lets only those in whom dispatch has sent.
+    pub require_ticket: bool,
+}
+
+impl Default for RawDispatched {
+    fn default() -> Self {
+        Self {
+            cluster: "main".into(),
+            weight: 100,
+            draining: false,
+            quic: String::new(),
+            tcp: String::new(),
+            server_name: String::new(),
+            require_ticket: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     config::Limits, hub::Hub, limits::Buckets, metrics::Metrics, paths::PathMetrics,
-    refuse::Refusals, registry::Registry, turns::Turns, uplink::Links,
+    refuse::Refusals, registry::Registry, tickets::Tickets, turns::Turns, uplink::Links,
 };
 
 /// See the module.
@@ -34,6 +34,8 @@ pub struct Context {
     pub paths: PathMetrics,
     /// Connections that are told that they are too many.
     pub refusals: Refusals,
+    /// Of dispatch, where they are wanted.
+    pub tickets: Tickets,
     /// Every task of the gateway.
     pub tracker: TaskTracker,
 }

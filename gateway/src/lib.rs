@@ -3,7 +3,7 @@
 //!
 //! Modules import only from below in this list: `app`, `drain`, `listen`, `conn`, `reader`,
 //! `sessions`, `handshake`, `context`, `registry`, `uplink`, `downlink`, `hub`, `opening`, `writer`,
-//! `turns`, `outbox`;
+//! `turns`, `outbox`, `tickets`;
 //! `config`, `limits`, `metrics` and `clock` are leaves.
 
 mod app;
@@ -27,10 +27,12 @@ mod registry;
 mod renew;
 mod routing;
 mod sessions;
+mod tickets;
 mod turns;
 mod uplink;
 mod writer;
 
 pub use app::{BindError, Control, Gateway, Readiness};
 pub use routing::{Key, Policy, RawRoute, Route, Routing, hash};
+pub use tickets::{BadTicket, CheckTicket};
 pub use uplink::AddressError;

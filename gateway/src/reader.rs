@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Weak, atomic::Ordering};
 
+use bytes::Bytes;
 use edgeway_proto::{
     CloseCode, DecodeError, Frame, Lane, RawFrame, Text,
     frame::{
@@ -38,6 +39,8 @@ pub struct Reader {
     ctx: Arc<Context>,
     conn: Arc<Conn>,
     phase: Phase,
+    /// Of Hello, until the login; empty for none.
+    ticket: Bytes,
     /// Shared with the task that waits for the answer to the login.
     sessions: Arc<Mutex<Sessions>>,
 }
@@ -46,7 +49,8 @@ impl Reader {
     /// The reader of a new connection.
     pub fn new(ctx: Arc<Context>, conn: Arc<Conn>) -> Self {
         let sessions = Sessions::new(Arc::clone(&ctx), Arc::clone(&conn));
-        Self { ctx, conn, phase: Phase::Hello, sessions: Arc::new(Mutex::new(sessions)) }
+        let (phase, ticket) = (Phase::Hello, Bytes::new());
+        Self { ctx, conn, phase, ticket, sessions: Arc::new(Mutex::new(sessions)) }
     }
 
     /// For those who wait for something of the Sessions: gone with the connection.
@@ -97,6 +101,7 @@ impl Reader {
         }
         let version = handshake::negotiate(hello)?;
         self.phase = Phase::Login;
+        self.ticket = Bytes::copy_from_slice(&hello.token);
         self.conn.outbox.with(|p| {
             p.set_window(handshake::window(hello));
             if handshake::understands_copies(hello) {
@@ -125,13 +130,15 @@ impl Reader {
             let reason = "user must be at most 128 bytes, device 1 to 128 bytes";
             return Err(Stop::new(CloseCode::LoginFailed, reason));
         }
+        // Who has a session token has been let in before.
+        let expected = if resumes { None } else { self.ctx.tickets.check(&self.ticket)? };
         self.phase = Phase::LoggedIn;
         self.conn.asked.store(true, Ordering::Release);
         let (ctx, conn, sessions) =
             (Arc::clone(&self.ctx), Arc::clone(&self.conn), self.sessions());
         self.ctx.tracker.spawn(async move {
             if resumes || confirmed(&conn).await {
-                log_in(&ctx, &conn, &sessions, login).await;
+                log_in(&ctx, &conn, &sessions, login, expected).await;
             }
         });
         Ok(())
@@ -175,8 +182,14 @@ async fn confirmed(conn: &Conn) -> bool {
 }
 
 /// Asks who a login is, and goes on with the answer. `sessions` are gone where the connection ends
-/// meanwhile.
-async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, login: Login) {
+/// meanwhile; `expected` is the user whom the ticket names.
+async fn log_in(
+    ctx: &Context,
+    conn: &Conn,
+    sessions: &Weak<Mutex<Sessions>>,
+    login: Login,
+    expected: Option<Box<str>>,
+) {
     let resumes = login.method == method::RESUME;
     let device = login.device.to_string();
     let asking = handshake::login(&ctx.links, login, conn.remote.to_string());
@@ -187,6 +200,10 @@ async fn log_in(ctx: &Context, conn: &Conn, sessions: &Weak<Mutex<Sessions>>, lo
     match answer {
         Ok(Ok(accepted)) => {
             let Some(sessions) = sessions.upgrade() else { return };
+            if expected.is_some_and(|user| *user != *accepted.user) {
+                let reason = "the ticket is for another user";
+                return conn.close(ctx, CloseCode::LoginFailed, reason, 0);
+            }
             let logged_in = LoggedIn {
                 user: accepted.user.as_str().into(),
                 expires_ms: accepted.expires_ms,

@@ -3,6 +3,7 @@
 
 mod audit;
 mod child;
+mod dispatch;
 mod drive;
 mod fleet;
 mod floor;
@@ -71,6 +72,8 @@ Examples:
       loadtest history --appends 5000
   What keeping chat costs a class of 500 who chat:
       loadtest history --compare-chat --store embedded
+  What dispatch answers on one core, 10,000 requests a second, each on a connection of its own:
+      loadtest dispatch --rate 10000 --fresh
   Links that lose 10%, over QUIC and over plain TCP, with plots:
       loadtest weaknet --profile lossy-10 --transport quic,plain-tcp --html weak.html
 
@@ -84,6 +87,7 @@ enum Scenario {
     Floor(floor::Args),
     Nats(nats::Args),
     History(Box<history::Args>),
+    Dispatch(Box<dispatch::Args>),
     #[cfg(target_os = "linux")]
     Weaknet(Box<weak::Args>),
     #[cfg(target_os = "linux")]
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
         Scenario::History(args) => history::run(&args),
+        Scenario::Dispatch(args) => dispatch::run(*args),
         #[cfg(target_os = "linux")]
         Scenario::Weaknet(args) => weak::run(&args),
         #[cfg(target_os = "linux")]

@@ -92,7 +92,7 @@ frames! {
         version_max: u64,
         /// Name and version of the client, for logs.
         agent: Text,
-        /// Reserved; empty.
+        /// The ticket of dispatch; empty where there is none.
         token: Bytes,
         /// Parameters, see [`param`]; unknown ones are ignored.
         params: Vec<(u64, u64)>,

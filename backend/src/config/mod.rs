@@ -11,7 +11,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use edgeway_linktls::{Identity, Links};
 
@@ -85,6 +85,29 @@ pub struct Config {
     pub discovery: Discovery,
     /// Whether others find this process in the registry.
     pub registers: bool,
+    /// What it tells there of itself, beside its load.
+    pub report: Report,
+}
+
+/// What a process tells of itself in the registry, asked for with each heartbeat.
+#[derive(Clone, Default)]
+pub struct Report(Option<Arc<dyn Fn() -> String + Send + Sync>>);
+
+impl Report {
+    /// Told by this.
+    pub fn new(report: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(report)))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.0.as_ref().map(|report| report()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Report")
+    }
 }
 
 /// Which store.
@@ -192,6 +215,7 @@ pub fn validate(
         links: links.identity().cloned(),
         discovery: check.discovery(&raw.discovery),
         registers: on_redis,
+        report: Report::default(),
     };
     check.finish(config)
 }

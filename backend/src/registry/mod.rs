@@ -4,6 +4,7 @@
 //! The server's clock decides, and only as far as it goes while it is asked (`registry.lua`). While the
 //! registry is away, the last list stays in use.
 
+mod interest;
 mod lease;
 mod task;
 mod tenure;
@@ -16,22 +17,26 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::task::Task;
-pub use self::view::{Instance, Load, View};
+use self::{interest::Interest, task::Task};
+pub use self::{
+    interest::Looker,
+    view::{Instance, Load, View},
+};
 pub(crate) use self::{tenure::Tenure, view::ADDRESS_BYTES};
 use crate::{
     config::RedisConfig,
     store::{NotOpened, RedisCalls, read_ca},
 };
 
-/// What this process has to do now.
-pub(crate) type Measure = Box<dyn Fn() -> Load + Send + Sync>;
+/// What this process has to do now, and what else it tells of itself.
+pub type Measure = Box<dyn Fn() -> (Load, String) + Send + Sync>;
 
 /// A view of the registry, kept up to date by [`Registry::run`].
 pub struct Registry {
     task: Task,
     view: watch::Receiver<Arc<View>>,
     tenure: Arc<Tenure>,
+    interest: Interest,
 }
 
 impl Registry {
@@ -44,7 +49,10 @@ impl Registry {
     }
 
     /// For a process that others are to find, too.
-    pub(crate) async fn join(
+    ///
+    /// # Errors
+    /// As [`Self::look`].
+    pub async fn join(
         config: &RedisConfig,
         lease: Duration,
         me: Instance,
@@ -62,14 +70,21 @@ impl Registry {
         let calls = RedisCalls::open(&config.state, &config.prefix, ca.as_deref()).await?;
         let (view_tx, view) = watch::channel(Arc::default());
         let tenure = Arc::new(Tenure::new(lease));
-        let task = Task::new(calls, me, lease, view_tx, Arc::clone(&tenure));
-        Ok(Self { task, view, tenure })
+        let interest = Interest::default();
+        let task = Task::new(calls, me, lease, view_tx, Arc::clone(&tenure), interest.clone());
+        Ok(Self { task, view, tenure, interest })
     }
 
     /// The list, as it changes.
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
+    }
+
+    /// For those who want to know what all have to do.
+    #[must_use]
+    pub fn looker(&self) -> Looker {
+        Looker::new(self.view.clone(), self.interest.clone())
     }
 
     /// What this process knows of its lease.

@@ -1,6 +1,9 @@
 //! The task that renews the lease and reads the list.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -8,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Instance, Measure, Tenure, View, lease::Lease};
+use super::{Instance, Measure, Tenure, View, interest::Interest, lease::Lease};
 use crate::{
     roles::Role,
     store::{RedisCalls, RegistryCall, StoreError},
@@ -26,6 +29,7 @@ pub(super) struct Task {
     view: watch::Sender<Arc<View>>,
     tenure: Arc<Tenure>,
     state: Lease,
+    interest: Interest,
     failing: bool,
 }
 
@@ -44,9 +48,10 @@ impl Task {
         lease: Duration,
         view: watch::Sender<Arc<View>>,
         tenure: Arc<Tenure>,
+        interest: Interest,
     ) -> Self {
         let state = Lease::new(lease, tenure.now());
-        Self { calls: Arc::new(calls), me, lease, view, tenure, state, failing: false }
+        Self { calls: Arc::new(calls), me, lease, view, tenure, state, interest, failing: false }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -97,10 +102,17 @@ impl Task {
 
     fn call(&self, what: &'static str) -> RegistryCall {
         let (id, record, load) = match &self.me {
-            Some((me, measure)) => (me.id(), me.record(), measure().text()),
+            Some((me, measure)) => {
+                let (load, report) = measure();
+                (me.id(), me.record(), load.text(&report))
+            }
             None => Default::default(),
         };
-        let known = self.view.borrow().version.clone();
+        // Who knows no version is sent all of the list.
+        let known = match self.interest.is_there() {
+            true => String::new(),
+            false => self.view.borrow().version.clone(),
+        };
         RegistryCall { what, id, record, load, lease: self.lease, known, most: INSTANCES }
     }
 
@@ -118,8 +130,9 @@ impl Task {
                     metrics::counter!("edgeway_registry_leases_lost_total").increment(1);
                     self.tenure.lost();
                 }
-                if version != self.view.borrow().version {
-                    self.publish(View::read(version, &entries));
+                let is_new = version != self.view.borrow().version;
+                if is_new || !entries.is_empty() {
+                    self.publish(View::read(version, &entries), is_new);
                 }
                 return;
             }
@@ -138,7 +151,12 @@ impl Task {
         }
     }
 
-    fn publish(&self, view: View) {
+    fn publish(&self, mut view: View, is_new: bool) {
+        view.read_at = Some(Instant::now());
+        if !is_new {
+            self.view.send_replace(Arc::new(view));
+            return;
+        }
         if view.unreadable > self.view.borrow().unreadable {
             tracing::warn!(entries = view.unreadable, "the registry holds what is no instance");
         }

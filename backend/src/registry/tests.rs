@@ -1,7 +1,11 @@
 //! The registry on real servers: one, and a Cluster.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{future::Future, sync::atomic::AtomicU64, time::Instant};
+use std::{
+    future::Future,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use edgeway_testredis::{Cluster, Options, Server};
 use redis::{Commands, cmd};
@@ -144,15 +148,32 @@ async fn garbage_in_the_registry_is_left_out_and_the_rest_is_found() {
         roles: vec!["room".to_owned()],
         name: "room 1".to_owned(),
         load: Load::default(),
+        report: String::new(),
     };
     let load = Load { connections: 4, sessions: 5, rooms: 6 };
-    let registry =
-        Registry::join(&config, LEASE, me.clone(), Box::new(move || load)).await.unwrap();
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let report = move || format!("report {}", count.fetch_add(1, Ordering::Relaxed) / 4);
+    let registry = Registry::join(&config, LEASE, me.clone(), Box::new(move || (load, report())))
+        .await
+        .unwrap();
     let (mut view, stop) = (registry.view(), CancellationToken::new());
+    let mut looker = registry.looker();
     let task = tokio::spawn(registry.run(stop.clone()));
     let seen = tokio::time::timeout(GIVE_UP, view.wait_for(|view| view.is_known())).await;
     let seen = seen.unwrap().unwrap().clone();
-    assert_eq!((seen.unreadable, &seen.instances[..]), (2, &[Instance { load, ..me }][..]));
+    assert_eq!(
+        (seen.unreadable, &seen.instances[..]),
+        (2, &[Instance { load, report: "report 0".to_owned(), ..me }][..])
+    );
+    // Loads change and the list does not: they come to those who look.
+    let looking = async {
+        let told =
+            |view: &View| view.instances[0].report.rsplit(' ').next().unwrap().parse::<u64>();
+        while told(&looker.next().await.unwrap()).unwrap() < 2 {}
+    };
+    tokio::time::timeout(GIVE_UP, looking).await.unwrap();
+    assert_eq!(looker.now().await.version, seen.version);
     stop.cancel();
     task.await.unwrap();
     let left: i64 = redis.zcard("t:{nodes}:due").unwrap();
@@ -174,8 +195,10 @@ async fn while_the_registry_is_away_the_last_list_stays_and_nobody_is_lost() {
             roles: vec!["room".to_owned()],
             name,
             load: Load::default(),
+            report: String::new(),
         };
-        let registry = Registry::join(&config, LEASE, me, Box::new(Load::default)).await.unwrap();
+        let registry =
+            Registry::join(&config, LEASE, me, Box::new(Default::default)).await.unwrap();
         let (view, tenure) = (registry.view(), registry.tenure());
         all.push((view, tenure));
         tokio::spawn(registry.run(stop.clone()));

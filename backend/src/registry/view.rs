@@ -1,11 +1,15 @@
 //! What the registry holds: instances as text, read with care since anybody may have written it. Pure.
 
+use std::time::Instant;
+
 /// Bytes of an address: a host name and a port.
 pub(crate) const ADDRESS_BYTES: usize = 260;
 /// Of the names of all roles of an instance.
 const ROLES_BYTES: usize = 256;
 /// Of an instance's name.
 const NAME_BYTES: usize = 128;
+/// Of what an instance tells of itself beside its load.
+const REPORT_BYTES: usize = 2048;
 
 /// What an instance has to do, for whoever chooses among several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Instance {
     pub name: String,
     /// What it had to do when the list was read.
     pub load: Load,
+    /// What it told of itself besides, for those who know what it means; may be empty.
+    pub report: String,
 }
 
 /// All that live.
@@ -42,6 +48,8 @@ pub struct View {
     pub instances: Vec<Instance>,
     /// Entries that could not be read.
     pub unreadable: usize,
+    /// When it was read. Loads and reports are of then.
+    pub read_at: Option<Instant>,
 }
 
 impl View {
@@ -68,7 +76,7 @@ impl View {
         let mut instances: Vec<_> = all.flatten().collect();
         instances.sort_unstable_by_key(|one| one.run);
         let unreadable = entries.len() - instances.len();
-        Self { version, instances, unreadable }
+        Self { version, instances, unreadable, read_at: None }
     }
 }
 
@@ -99,21 +107,30 @@ impl Instance {
             roles: roles.split(',').map(str::to_owned).collect(),
             name: name.to_owned(),
             load: Load::read(load),
+            report: report(load),
         })
     }
 }
 
 impl Load {
-    pub(super) fn text(self) -> String {
-        format!("{} {} {}", self.connections, self.sessions, self.rooms)
+    /// With what the instance tells besides, where that fits.
+    pub(super) fn text(self, report: &str) -> String {
+        let report = if report.len() <= REPORT_BYTES { report } else { "" };
+        format!("{} {} {} {report}", self.connections, self.sessions, self.rooms)
     }
 
     /// What cannot be read counts as nothing: it is a hint.
     fn read(text: &str) -> Self {
-        let mut numbers = text.split(' ').map(|n| n.parse().unwrap_or_default());
+        let mut numbers = text.splitn(4, ' ').map(|n| n.parse().unwrap_or_default());
         let mut next = || numbers.next().unwrap_or_default();
         Self { connections: next(), sessions: next(), rooms: next() }
     }
+}
+
+/// What follows the numbers.
+fn report(load: &str) -> String {
+    let report = load.splitn(4, ' ').nth(3).unwrap_or_default();
+    if report.len() <= REPORT_BYTES { report.to_owned() } else { String::new() }
 }
 
 #[cfg(test)]
@@ -129,11 +146,12 @@ mod tests {
             roles: roles.iter().map(ToString::to_string).collect(),
             name: "room 1".to_owned(),
             load: Load { connections: 1, sessions: 2, rooms: 3 },
+            report: "{\"a\": 1}".to_owned(),
         }
     }
 
     fn entry(one: &Instance) -> [String; 3] {
-        [one.id(), one.record(), one.load.text()]
+        [one.id(), one.record(), one.load.text(&one.report)]
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use anyhow::anyhow;
 use edgeway_backend::config::{Place, parse_places};
-use edgeway_gateway::config::{self as gateway, RawBackends, RawGateway};
+use edgeway_gateway::config::{self as gateway, RawBackends, RawDispatched, RawGateway};
 use edgeway_linktls::Links;
+use edgeway_stat::{CLUSTER_BYTES, Endpoint, WEIGHT_MAX};
 
 use super::{Problem, ROLES, ROLES_OF_UP, RawFile, Use};
 use crate::discovery::Places;
@@ -35,10 +36,10 @@ impl GatewaySettings {
     ) -> Self {
         let mut settings =
             Self { raw: raw.gateway.clone(), backends: raw.backends.clone(), tls: None, links };
-        if purpose == Use::Up {
+        if purpose == Use::Up || (purpose == Use::Dispatch && raw.backends.is_empty()) {
             settings.serve_roles_at(UNBOUND);
         }
-        let is_backend = matches!(purpose, Use::Backend(_));
+        let is_backend = matches!(purpose, Use::Backend(_) | Use::Dispatch);
         let before = problems.len();
         if !is_backend {
             settings.read_tls(problems);
@@ -47,6 +48,7 @@ impl GatewaySettings {
         settings.check_login(raw.auth.is_development(), problems);
         // A certificate that another process has, or that is made later, is not missing.
         let may_lack_tls = is_told || is_backend || (purpose == Use::Up && settings.makes_tls());
+        settings.check_dispatched(raw, purpose, problems);
         settings.check_places(purpose, problems);
         let (raw, backends) = (settings.raw.clone(), settings.fixed());
         let found = gateway::validate(raw, backends, settings.tls.clone(), &settings.links);
@@ -127,6 +129,45 @@ impl GatewaySettings {
         self.places().into_iter().map(|(name, places)| (name, fixed(places))).collect()
     }
 
+    /// What it tells of itself, for dispatch.
+    pub fn dispatched(&self) -> &RawDispatched {
+        &self.raw.dispatch
+    }
+
+    /// The certificate of the gateway, where it is of files.
+    pub fn tls(&self) -> Option<&Pem> {
+        self.tls.as_ref()
+    }
+
+    fn check_dispatched(&self, raw: &RawFile, purpose: Use, problems: &mut Vec<Problem>) {
+        let RawDispatched { cluster, weight, quic, tcp, server_name, require_ticket, .. } =
+            &self.raw.dispatch;
+        if cluster.is_empty() || cluster.len() > CLUSTER_BYTES {
+            let problem = format!("a cluster is named by 1 to {CLUSTER_BYTES} bytes");
+            problems.push(Problem::new("gateway.dispatch.cluster", problem));
+        }
+        if *weight > WEIGHT_MAX {
+            let problem = format!("{weight} is out of range; expected 0 to {WEIGHT_MAX}");
+            problems.push(Problem::new("gateway.dispatch.weight", problem));
+        }
+        for (key, quic) in [("quic", quic), ("tcp", tcp)] {
+            let quic = quic.clone();
+            if !quic.is_empty() && !(Endpoint { quic, ..Endpoint::default() }).is_good() {
+                let problem = "expected HOST:PORT where clients reach it, or \"\" for the address that it listens on";
+                problems.push(Problem::new(format!("gateway.dispatch.{key}"), problem));
+            }
+        }
+        if server_name.len() > 253 {
+            let problem = "is longer than a host name can be: 253 bytes";
+            problems.push(Problem::new("gateway.dispatch.server_name", problem));
+        }
+        // `up` signs and checks in one process, and makes up a key.
+        if *require_ticket && raw.dispatch.ticket_keys.is_empty() && purpose != Use::Up {
+            let problem = "needs dispatch.ticket_keys, the same here and where dispatch runs";
+            problems.push(Problem::new("gateway.dispatch.require_ticket", problem));
+        }
+    }
+
     fn check_places(&self, purpose: Use, problems: &mut Vec<Problem>) {
         for (name, list) in &self.backends {
             let key = format!("backends.{name}");
@@ -161,25 +202,7 @@ impl GatewaySettings {
 
     fn read_tls(&mut self, problems: &mut Vec<Problem>) {
         let tls = &self.raw.tls;
-        let mut read = |key: &str, path: &str, other: &str| {
-            if path.is_empty() {
-                if !other.is_empty() {
-                    let problem = "is missing: a certificate and its key go together";
-                    problems.push(Problem::new(key, problem));
-                }
-                return None;
-            }
-            let read = std::fs::read(path);
-            read.map_err(|e| {
-                let problem =
-                    format!("cannot read {path}: {e}; name a PEM file that this user may read");
-                problems.push(Problem::new(key, problem));
-            })
-            .ok()
-        };
-        let cert = read("gateway.tls.cert", &tls.cert, &tls.key);
-        let key = read("gateway.tls.key", &tls.key, &tls.cert);
-        self.tls = cert.zip(key);
+        self.tls = read_pem("gateway.tls", &tls.cert, &tls.key, problems);
     }
 
     /// Who can be reached from other machines must know who is there.
@@ -202,4 +225,33 @@ impl GatewaySettings {
             }
         }
     }
+}
+
+/// Certificate chain and key of a section, from their files; none where neither is set.
+pub(super) fn read_pem(
+    section: &str,
+    cert_path: &str,
+    key_path: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Pem> {
+    let mut read = |key: &str, path: &str, other: &str| {
+        let key = format!("{section}.{key}");
+        if path.is_empty() {
+            if !other.is_empty() {
+                let problem = "is missing: a certificate and its key go together";
+                problems.push(Problem::new(&key, problem));
+            }
+            return None;
+        }
+        let read = std::fs::read(path);
+        read.map_err(|e| {
+            let problem =
+                format!("cannot read {path}: {e}; name a PEM file that this user may read");
+            problems.push(Problem::new(&key, problem));
+        })
+        .ok()
+    };
+    let cert = read("cert", cert_path, key_path);
+    let key = read("key", key_path, cert_path);
+    cert.zip(key)
 }

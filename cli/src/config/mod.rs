@@ -18,11 +18,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeway_backend::{Roles, check_roles, config as backend};
+use edgeway_backend::{Roles, check_roles, config as backend, store::RedisUrl};
+use edgeway_dispatch::config as dispatch;
 use edgeway_linktls::{Identity, Links};
 use parse::Misfit;
 
-pub use gateway::GatewaySettings;
+use gateway::read_pem;
+pub use gateway::{GatewaySettings, Pem};
 pub use process::{Process, check_levels};
 pub use raw::RawFile;
 pub use report::BadConfig;
@@ -72,6 +74,8 @@ pub enum Use {
     Up,
     /// A gateway of its own.
     Gateway,
+    /// Dispatch of its own: it needs neither gateways nor backends.
+    Dispatch,
     /// A backend of its own: certificates of the gateways need not be on this machine.
     Backend(Roles),
 }
@@ -95,6 +99,9 @@ pub struct Settings {
     pub process: Process,
     pub gateway: GatewaySettings,
     pub backend: backend::Config,
+    pub dispatch: dispatch::Config,
+    /// The certificate of its HTTPS, or that of the gateway, where there is one.
+    pub dispatch_tls: Option<Pem>,
     /// The certificate of the links; none in the clear.
     pub links: Option<Identity>,
     /// What has no effect, for the log.
@@ -179,7 +186,7 @@ impl File {
         let gateway = GatewaySettings::validate(&self.raw, purpose, links.clone(), &mut problems);
         let listen = match purpose {
             Use::Up => backend::LISTEN_UP,
-            Use::Gateway | Use::Backend(_) => backend::LISTEN_BACKEND,
+            Use::Gateway | Use::Dispatch | Use::Backend(_) => backend::LISTEN_BACKEND,
         };
         let backend = backend::validate(self.raw_backend(purpose), listen, &links);
         let found = match (&backend, purpose) {
@@ -191,13 +198,14 @@ impl File {
         let found = found.into_iter().map(Problem::from).filter(|p| !problems.contains(p));
         let found: Vec<_> = found.collect();
         problems.extend(found);
-        match backend {
-            Ok(mut backend) if problems.is_empty() && self.misfits.is_empty() => {
+        let (dispatch, dispatch_tls) = self.dispatch(purpose, &gateway, &mut problems);
+        match (backend, dispatch) {
+            (Ok(mut backend), Some(dispatch)) if problems.is_empty() && self.misfits.is_empty() => {
                 // `up` is alone: others must not send it rooms.
                 backend.registers &= purpose != Use::Up;
                 let links = backend.links.clone();
                 let notes = self.notes(purpose, links.as_ref());
-                Ok(Settings { process, gateway, backend, links, notes })
+                Ok(Settings { process, gateway, backend, dispatch, dispatch_tls, links, notes })
             }
             _ => Err(BadConfig::Wrong(self.report(&problems))),
         }
@@ -213,11 +221,51 @@ impl File {
         }
     }
 
+    fn dispatch(
+        &self,
+        purpose: Use,
+        gateway: &GatewaySettings,
+        problems: &mut Vec<Problem>,
+    ) -> (Option<dispatch::Config>, Option<Pem>) {
+        let mut raw = self.raw.dispatch.clone();
+        // `up` answers at its HTTP, unless told to listen.
+        if purpose != Use::Dispatch && raw.listen.is_none() {
+            raw.listen = Some(String::new());
+        }
+        let on_redis = self.raw.store.engine.as_deref() == Some("redis");
+        let own = &gateway.dispatched().cluster;
+        let config = dispatch::validate(&raw, own, on_redis);
+        let found = config.as_ref().err().cloned().unwrap_or_default();
+        problems.extend(found.into_iter().map(|p| Problem::new(p.key, p.problem)));
+        for (name, cluster) in &raw.clusters {
+            let Some(url) = cluster.registry.as_ref().filter(|url| url.contains("://")) else {
+                continue;
+            };
+            if let Err(problem) = RedisUrl::parse(url) {
+                let key = format!("dispatch.clusters.{name}.registry");
+                problems.push(Problem::new(key, problem.to_string()));
+            }
+        }
+        let is_served = matches!(purpose, Use::Up | Use::Dispatch);
+        let mut pem = None;
+        if is_served && !raw.tls_listen.is_empty() {
+            pem = read_pem("dispatch.tls", &raw.tls.cert, &raw.tls.key, problems);
+            if pem.is_none() && purpose == Use::Dispatch {
+                let tls = &self.raw.gateway.tls;
+                pem = read_pem("gateway.tls", &tls.cert, &tls.key, problems);
+            }
+            pem = pem.or_else(|| gateway.tls().cloned());
+        }
+        (config.ok(), pem)
+    }
+
     fn raw_backend(&self, purpose: Use) -> backend::RawConfig {
         let raw = &self.raw;
         let nodes = |role: &str| match purpose {
             Use::Up => Vec::new(),
-            Use::Gateway | Use::Backend(_) => raw.backends.get(role).cloned().unwrap_or_default(),
+            Use::Gateway | Use::Dispatch | Use::Backend(_) => {
+                raw.backends.get(role).cloned().unwrap_or_default()
+            }
         };
         backend::RawConfig {
             backend: raw.backend.clone(),

@@ -4,6 +4,7 @@
 use edgeway_backend::config::{
     RawAuth, RawBackend, RawDiscovery, RawFilter, RawHistory, RawRooms, RawStore,
 };
+use edgeway_dispatch::config::RawDispatch;
 use edgeway_gateway::config::{RawBackends, RawGateway};
 use edgeway_linktls::RawLinks;
 use serde::Deserialize;
@@ -24,6 +25,7 @@ pub struct RawFile {
     /// Certificates of the links between processes.
     pub links: RawLinks,
     pub discovery: RawDiscovery,
+    pub dispatch: RawDispatch,
     pub http: RawHttp,
     pub log: RawLog,
     pub runtime: RawRuntime,

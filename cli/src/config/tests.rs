@@ -255,8 +255,10 @@ fn what_has_no_effect_is_noted() {
 #[test]
 fn the_example_is_the_defaults() {
     let without = format!("{:#?}", settings("", Use::Up).expect("the defaults are good"));
-    // `up` takes any free port for its backends; the example tells the default of a process.
-    let example = settings(&EXAMPLE_TEXT.replace("listen = \"127.0.0.1:7400\"\n", ""), Use::Up);
+    // `up` takes any free port for its backends, and none for dispatch; the example tells the defaults of processes.
+    let text = EXAMPLE_TEXT.replace("listen = \"127.0.0.1:7400\"\n", "");
+    let text = text.replace("listen = \"127.0.0.1:8090\"\n", "");
+    let example = settings(&text, Use::Up);
     assert_eq!(format!("{:#?}", example.expect("the example is good")), without);
     assert!(EXAMPLE_TEXT.contains(&format!("listen = \"{}\"", backend::LISTEN_BACKEND)));
 }

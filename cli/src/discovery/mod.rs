@@ -15,6 +15,7 @@ use edgeway_gateway::{Control as GatewayControl, config::Routing};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::stat::Stat;
 use found::{Found, Known};
 
 /// The places of each backend.
@@ -29,6 +30,10 @@ pub struct Discovery {
     /// Links have certificates, so that they may lead to other machines.
     has_links: bool,
     state: Mutex<State>,
+    /// What this process is in the registry, where no backend of it is there.
+    me: Option<Stat>,
+    /// Through which all loads are seen.
+    stat: Stat,
     /// There may be names to be resolved, or a registry to be looked at.
     changed: Notify,
 }
@@ -65,10 +70,12 @@ impl Discovery {
         pace: config::Discovery,
         has_links: bool,
         wanted: Wanted,
+        stat: Stat,
     ) -> Arc<Self> {
+        let me = gateway.is_some().then(|| stat.clone());
         let state = Mutex::new(State { wanted, ..State::default() });
         let changed = Notify::new();
-        Arc::new(Self { gateway, backend, store, pace, has_links, state, changed })
+        Arc::new(Self { gateway, backend, store, pace, has_links, state, me, stat, changed })
     }
 
     /// Uses another config from now on.

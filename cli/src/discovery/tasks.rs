@@ -7,8 +7,9 @@ use std::{
 };
 
 use edgeway_backend::{
-    config::{Place, StoreConfig},
-    registry::{Registry, View},
+    config::{Place, RedisConfig, StoreConfig},
+    registry::{Instance, Load, Registry, View},
+    store::NotOpened,
 };
 use tokio::{net::lookup_host, sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,8 @@ use super::Discovery;
 const AGAIN: Duration = Duration::from_secs(1);
 /// For an answer of a name server.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The role of gateways in the registry.
+const GATEWAY: &str = "gateway";
 /// Addresses of a name: more than any backend has instances.
 const ADDRESSES: usize = 1024;
 
@@ -57,10 +60,11 @@ impl Discovery {
             let StoreConfig::Redis(redis) = &self.store else {
                 return std::future::pending().await;
             };
-            if self.places().contains(&Place::Registry) {
-                match Registry::look(redis, self.pace.lease).await {
+            if self.me.is_some() || self.places().contains(&Place::Registry) {
+                match self.open(redis).await {
                     Ok(registry) => {
                         let view = registry.view();
+                        self.stat.looks_through(registry.looker());
                         tokio::spawn(registry.run(stop.clone()));
                         return view;
                     }
@@ -73,6 +77,31 @@ impl Discovery {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// As who can be found, where this process has a gateway that clients can be sent to.
+    async fn open(&self, redis: &RedisConfig) -> Result<Registry, NotOpened> {
+        let lease = self.pace.lease;
+        let Some(stat) = self.me.clone() else { return Registry::look(redis, lease).await };
+        let Some(endpoint) = stat.report().gateway else {
+            return Registry::look(redis, lease).await;
+        };
+        let address = if endpoint.quic.is_empty() { endpoint.tcp } else { endpoint.quic };
+        let me = Instance {
+            run: rand(),
+            address,
+            roles: vec![GATEWAY.to_owned()],
+            name: stat.name().to_owned(),
+            load: Load::default(),
+            report: String::new(),
+        };
+        let measure = move || {
+            let now = stat.now();
+            let load =
+                Load { connections: now.connections, sessions: now.sessions, rooms: now.rooms };
+            (load, stat.report_text())
+        };
+        Registry::join(redis, lease, me, Box::new(measure)).await
     }
 
     async fn watch_names(&self) {
@@ -127,6 +156,12 @@ impl Discovery {
             );
         }
     }
+}
+
+/// Names this run of the process.
+fn rand() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }
 
 fn name(place: Place) -> Option<(String, u16)> {

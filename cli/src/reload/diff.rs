@@ -5,11 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
 /// Keys that a gateway takes while it runs: sections end with a dot.
-pub const OF_GATEWAYS: [&str; 5] =
-    ["backends.", "gateway.limits.", "gateway.login", "gateway.routes.", "gateway.tls."];
+pub const OF_GATEWAYS: [&str; 7] = [
+    "backends.",
+    "dispatch.ticket_keys",
+    "gateway.dispatch.",
+    "gateway.limits.",
+    "gateway.login",
+    "gateway.routes.",
+    "gateway.tls.",
+];
 
 /// Keys that a backend takes while it runs.
 pub const OF_BACKENDS: [&str; 4] = [LOGINS, "backends.", "filter.", "rooms."];
+
+/// Keys that dispatch takes while it runs.
+pub const OF_DISPATCH: [&str; 11] = [
+    "dispatch.apps.",
+    "dispatch.clusters.",
+    "dispatch.connections",
+    "dispatch.endpoints",
+    "dispatch.per_ip_per_second",
+    "dispatch.stale_ms",
+    "dispatch.ticket_keys",
+    "dispatch.ticket_ttl_ms",
+    "dispatch.tls.",
+    "dispatch.ttl_ms",
+    "gateway.tls.",
+];
 
 /// Users, keys and the endpoint are of the mode of logins, which changes with a restart only.
 const LOGINS: &str = "auth.";
@@ -22,7 +44,7 @@ pub const OF_LOGS: &str = "log.level";
 pub const OF_LINKS: &str = "links.";
 
 /// Sections with passwords: their values are nobody's business.
-const SECRET: [&str; 2] = ["auth.", "store."];
+const SECRET: [&str; 4] = ["auth.", "dispatch.clusters.", "dispatch.ticket_keys", "store."];
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

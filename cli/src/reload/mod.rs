@@ -7,10 +7,13 @@ mod diff;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use edgeway_dispatch::{Dispatch, server::Tls, ticket::Keys};
+use edgeway_gateway::config::RawDispatched;
 use edgeway_linktls::Identity;
+use edgeway_stat::Endpoint;
 use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -21,11 +24,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{BadConfig, File, GatewaySettings, Use},
     discovery::{Discovery, Wanted},
+    dispatch::check_by,
     failure::Failure,
     logging,
+    stat::{Stat, reached_at},
 };
 
-use diff::{OF_BACKENDS, OF_GATEWAYS, OF_LINKS, OF_LOGS};
+use diff::{OF_BACKENDS, OF_DISPATCH, OF_GATEWAYS, OF_LINKS, OF_LOGS};
 
 pub use diff::Changes;
 
@@ -39,6 +44,13 @@ pub type Load = Box<dyn Fn() -> Result<File, BadConfig> + Send + Sync>;
 /// Completes what the file says by what the process has made itself.
 pub type Complete = Box<dyn Fn(GatewaySettings) -> GatewaySettings + Send + Sync>;
 
+/// Where a gateway listens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listening {
+    pub quic: Option<SocketAddr>,
+    pub tcp: Option<SocketAddr>,
+}
+
 /// See the module.
 pub struct Reload {
     load: Load,
@@ -49,6 +61,10 @@ pub struct Reload {
     /// That of the links, which cannot come or go while the process runs.
     links: Option<Identity>,
     discovery: Option<Arc<Discovery>>,
+    stat: Option<Stat>,
+    dispatch: Option<Dispatch>,
+    dispatch_tls: Option<Tls>,
+    listening: Listening,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
     path: Option<PathBuf>,
@@ -76,6 +92,10 @@ impl Reload {
             backend: None,
             links: None,
             discovery: None,
+            stat: None,
+            dispatch: None,
+            dispatch_tls: None,
+            listening: Listening::default(),
             logs,
             path,
             started,
@@ -85,8 +105,55 @@ impl Reload {
     }
 
     /// Changes this gateway; `complete` does to its settings what was done at the start.
-    pub fn gateway(&mut self, gateway: edgeway_gateway::Control, complete: Complete) {
-        (self.gateway, self.complete) = (Some(gateway), complete);
+    pub fn gateway(
+        &mut self,
+        gateway: edgeway_gateway::Control,
+        complete: Complete,
+        listening: Listening,
+    ) {
+        (self.gateway, self.complete, self.listening) = (Some(gateway), complete, listening);
+    }
+
+    /// Changes what this process tells of itself, and the dispatch that it does.
+    pub fn stat(&mut self, stat: Stat, dispatch: Option<Dispatch>) {
+        (self.stat, self.dispatch) = (Some(stat), dispatch);
+    }
+
+    /// Replaces the certificate of HTTPS of dispatch.
+    pub fn dispatch_tls(&mut self, tls: Tls) {
+        self.dispatch_tls = Some(tls);
+    }
+
+    /// What the gateway tells of itself, and whom it lets in.
+    pub fn dispatched(&self, said: &RawDispatched, keys: &Option<Keys>, connections: u64) {
+        let Listening { quic, tcp } = self.listening;
+        let endpoint = Endpoint {
+            quic: reached_at(&said.quic, quic),
+            tcp: reached_at(&said.tcp, tcp),
+            server_name: said.server_name.clone(),
+            weight: said.weight,
+            draining: said.draining,
+        };
+        if let Some(stat) = &self.stat {
+            stat.change(|about| {
+                about.cluster.clone_from(&said.cluster);
+                about.connections_max = connections;
+                about.gateway = Some(endpoint).filter(Endpoint::is_good);
+                if about.gateway.is_none() {
+                    tracing::warn!(
+                        "dispatch cannot send clients here: it listens on no address that others can dial; set \
+                         gateway.dispatch.quic and gateway.dispatch.tcp"
+                    );
+                }
+            });
+        }
+        let Some(gateway) = &self.gateway else { return };
+        let keys = match &self.dispatch {
+            Some(dispatch) => Some(dispatch.keys()),
+            None => keys.clone(),
+        };
+        let check = keys.filter(|_| said.require_ticket);
+        gateway.want_tickets(check.map(|keys| check_by(keys, said.cluster.clone())));
     }
 
     /// Changes this backend.
@@ -155,6 +222,7 @@ impl Reload {
         let nodes = settings.backend.nodes.clone();
         let mut wanted = Wanted { gateway: None, nodes };
         let mut more = None;
+        let dispatched = settings.gateway.dispatched().clone();
         if self.gateway.is_some() {
             let settings = (self.complete)(settings.gateway);
             let places = settings.places();
@@ -162,16 +230,28 @@ impl Reload {
             wanted.gateway = Some((places, config.routing));
             more = Some((config.limits, config.tls));
         }
+        if let (Some(tls), Some((cert, key))) = (&self.dispatch_tls, &settings.dispatch_tls) {
+            tls.replace(cert, key).map_err(|problem| anyhow::anyhow!("dispatch.tls: {problem}"))?;
+        }
         // The last that can fail: what follows is for all of the file.
         if let Some(discovery) = &self.discovery {
             discovery.change(wanted)?;
         }
+        let mut connections = 0;
         if let (Some(gateway), Some((limits, tls))) = (&self.gateway, more) {
             gateway.limit(limits);
+            connections = limits.connections;
             // The files may be others under the same names.
             if tls.is_some_and(|tls| gateway.certify(&tls)) {
                 changes.live.push("gateway.tls: another certificate".to_owned());
             }
+        }
+        let keys = settings.dispatch.live.keys.clone();
+        if let Some(dispatch) = &self.dispatch {
+            dispatch.change(settings.dispatch.live);
+        }
+        if self.gateway.is_some() {
+            self.dispatched(&dispatched, &keys, connections);
         }
         if let Some(backend) = &self.backend {
             backend.apply(&settings.backend);
@@ -235,7 +315,13 @@ impl Reload {
         let gateways = self.gateway.iter().flat_map(|_| OF_GATEWAYS);
         let backends = self.backend.iter().flat_map(|_| OF_BACKENDS);
         let links = (links && self.links.is_some()).then_some(OF_LINKS);
-        gateways.chain(backends).chain(self.logs.then_some(OF_LOGS)).chain(links).collect()
+        let dispatch = self.dispatch.iter().flat_map(|_| OF_DISPATCH);
+        gateways
+            .chain(backends)
+            .chain(dispatch)
+            .chain(self.logs.then_some(OF_LOGS))
+            .chain(links)
+            .collect()
     }
 
     /// The file's text, or why it cannot be read, and what is in the files that it names.

@@ -129,7 +129,7 @@ fn after_any_reloads_that_is_in_effect_which_a_fresh_start_would_have() {
         let (gateway, backend) = runtime.block_on(start(started.settings(Use::Up).unwrap()));
         let roles_at = backend.local_addr();
         let complete = move |settings: GatewaySettings| settings.with_roles_at(roles_at);
-        reload.gateway(gateway.control(), Box::new(complete));
+        reload.gateway(gateway.control(), Box::new(complete), Listening::default());
         reload.backend(backend.control());
 
         let mut good = first;
