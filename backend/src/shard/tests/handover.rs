@@ -95,7 +95,7 @@ async fn a_room_is_listed_by_its_owner_until_it_is_anothers() {
     let mut bench = Bench::with(Arc::default(), Some(recorder), |_| {});
     // The epoch, and how many members.
     let until = async |expected: Option<(u64, usize)>| loop {
-        let found = directory.read(Name::room("a"), Bytes::new(), 10).await.unwrap();
+        let found = directory.read(Name::room("room/a"), Bytes::new(), 10).await.unwrap();
         if found.map(|found| (found.term.0, found.lines.len())) == expected {
             return;
         }
