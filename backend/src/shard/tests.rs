@@ -112,14 +112,6 @@ impl Bench {
     }
 
     fn with_store(store: Arc<MemoryStore>, change: impl FnOnce(&mut OwnerConfig)) -> Self {
-        Self::with(store, None, change)
-    }
-
-    fn with(
-        store: Arc<MemoryStore>,
-        recorder: Option<directory::Recorder>,
-        change: impl FnOnce(&mut OwnerConfig),
-    ) -> Self {
         let mut config = OwnerConfig {
             shards: NonZeroUsize::new(2).unwrap(),
             store_retry: Duration::from_millis(5),
@@ -128,8 +120,7 @@ impl Bench {
         change(&mut config);
         let gateways: Arc<Recorder> = Arc::default();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let environment =
-            Environment { recorder, ..Environment::new(store.clone(), gateways.clone()) };
+        let environment = Environment::new(store.clone(), gateways.clone());
         let owner = Owner::start(config, Kind::Room, environment, &tasks, cancel.clone());
         let (tx, replies) = mpsc::unbounded_channel();
         let link = owner.attach(77, Arc::new(tx));

@@ -1,12 +1,7 @@
 //! Rooms that become another owner's.
 
 use super::*;
-use crate::{
-    directory::{Directory, MemoryDirectory, Name},
-    registry::Tenure,
-    ring::Ring,
-    store,
-};
+use crate::{registry::Tenure, ring::Ring, store};
 
 const HERE: &str = "here:1";
 
@@ -86,35 +81,6 @@ async fn what_was_accepted_is_stored_and_acked_before_a_room_is_handed_over() {
     let rejoined = bench.join(2, "b").await;
     assert_eq!(rejoined, other);
     assert_eq!(bench.owner.rooms_gauge().load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test]
-async fn a_room_is_listed_by_its_owner_until_it_is_anothers() {
-    let directory: Arc<dyn Directory> = Arc::new(MemoryDirectory::default());
-    let (recorder, _writing, _) = directory::start(Arc::clone(&directory));
-    let mut bench = Bench::with(Arc::default(), Some(recorder), |_| {});
-    // The epoch, and how many members.
-    let until = async |expected: Option<(u64, usize)>| loop {
-        let found = directory.read(Name::room("a"), Bytes::new(), 10).await.unwrap();
-        if found.map(|found| (found.term.0, found.lines.len())) == expected {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    };
-    bench.join(1, "a").await;
-    bench.join(2, "a").await;
-    until(Some((1, 2))).await;
-    bench.owner.set_ring(elsewhere());
-    left(&bench, 1).await;
-    left(&bench, 2).await;
-    until(None).await;
-    for _ in 0..2 {
-        assert!(matches!(bench.reply().await, Reply::Item(from_owner_item::Item::Left(_))));
-    }
-    // The next owner knows only those who have come to it.
-    bench.owner.set_ring(None);
-    bench.join(2, "a").await;
-    until(Some((2, 1))).await;
 }
 
 #[tokio::test]
