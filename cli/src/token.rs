@@ -16,7 +16,7 @@ use edgeway_backend::{
 use crate::{
     args::not_empty,
     config::{File, Use},
-    failure::Outcome,
+    failure::{Failure, Outcome},
     output::say,
 };
 
@@ -102,18 +102,18 @@ fn algorithm(name: &str) -> Result<Algorithm, String> {
 }
 
 pub fn run(args: Args) -> Outcome {
-    match args.command {
-        Command::Sign(args) => Ok(say(&sign(*args)?)),
-        Command::Verify(args) => verify(&args),
+    let told = match args.command {
+        Command::Sign(args) => sign(*args)?,
+        Command::Verify(args) => verify(&args)?,
         Command::Inspect { token } => {
             let token = given(token)?;
             let (header, claims) =
                 inspect(token.as_bytes()).context("this is no signed token (JWT)")?;
-            Ok(say(&format!(
-                "header  {header}\nclaims  {claims}\nnot verified: see `token verify`"
-            )))
+            format!("header  {header}\nclaims  {claims}\nnot verified: see `token verify`")
         }
-    }
+    };
+    say(&told);
+    Ok(())
 }
 
 fn sign(args: Sign) -> anyhow::Result<String> {
@@ -141,7 +141,7 @@ fn sign(args: Sign) -> anyhow::Result<String> {
     key.sign(&args.kid, &claims).context("the key cannot sign")
 }
 
-fn verify(args: &Verify) -> Outcome {
+fn verify(args: &Verify) -> Result<String, Failure> {
     let settings = File::read(Some(&args.config))?.settings(Use::Up)?;
     let tokens = match &settings.backend.auth {
         Auth::Checked(checked) => checked.tokens.as_ref(),
@@ -152,8 +152,7 @@ fn verify(args: &Verify) -> Outcome {
     let good = good.map_err(|refusal| anyhow!("refused with {}: {refusal}", refusal.code))?;
     let left = Duration::from_millis(good.expires_ms).saturating_sub(Duration::from_secs(now()));
     let claims = serde_json::to_string(&good.claims).context("cannot write the claims")?;
-    say(&format!("good: key {}, {} s left\nclaims  {claims}", good.kid, left.as_secs()));
-    Ok(())
+    Ok(format!("good: key {}, {} s left\nclaims  {claims}", good.kid, left.as_secs()))
 }
 
 fn no_tokens(config: &Path) -> anyhow::Error {

@@ -105,7 +105,6 @@ fn innocent_text_passes() {
         "peninsula",
         "swordbadwords",
         "worsted",
-        "the worst-case".split_once('-').unwrap().1,
         "我很傻，你逼我走也没用吗",
         "法国的轮船功能",
         "バス カ",
