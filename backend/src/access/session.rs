@@ -427,8 +427,8 @@ impl Session {
 
     /// Leaves the groups of the rooms that a condition holds for; those that it has left.
     pub(super) fn leave_where(&mut self, is_left: impl Fn(&str) -> bool) -> Vec<(u64, OwnerId)> {
-        let left = self.groups.extract_if(|_, group| is_left(&group.room));
-        left.map(|(id, group)| (id, group.owner)).collect()
+        let left = self.groups.take(|group| is_left(&group.room));
+        left.into_iter().map(|(id, group)| (id, group.owner)).collect()
     }
 
     /// An owner says that the Session is out of a group.
