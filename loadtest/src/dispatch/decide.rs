@@ -41,7 +41,7 @@ pub(super) fn measure(
         bodies.push(dispatch.answer("default", Some(user))?.body);
     }
     let us = begun.elapsed().as_secs_f64() * 1e6;
-    let mut counts = BTreeMap::new();
+    let mut counts = BTreeMap::<String, u64>::new();
     for body in bodies {
         let first = super::asker::first(&body).context("an answer without a gateway")?;
         *counts.entry(first.to_owned()).or_default() += 1;

@@ -218,7 +218,8 @@ async fn over_http(args: &Args, gateways: &[(String, u32)]) -> Result<OverHttp> 
     for n in 0..args.connections {
         askers.spawn(asker::ask(pace, n, args.connections));
     }
-    let (mut counts, mut failed, mut requests) = (BTreeMap::new(), 0, 0);
+    let mut counts = BTreeMap::<String, u64>::new();
+    let (mut failed, mut requests) = (0, 0);
     let mut latency = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
     while let Some(asked) = askers.join_next().await {
         let asked = asked?;
