@@ -171,7 +171,7 @@ proptest! {
             // The name of a gateway says what is true of it.
             let reports: Vec<_> = reports.iter().map(|(cluster, n, weight, draining)| {
                 let cluster = ["red", "blue", "green"][usize::from(*cluster)];
-                let at = format!("{cluster}-{n}-{weight}-{draining}:1");
+                let at = format!("{cluster}-{n}-w{weight}-{draining}:1");
                 gateway(cluster, &at, *weight, *draining)
             }).collect();
             let source = match source {
@@ -194,7 +194,7 @@ proptest! {
                 for one in answer["endpoints"].as_array().unwrap() {
                     let at = one["quic"].as_str().unwrap();
                     prop_assert!(at.starts_with(cluster), "{} for {}", at, app);
-                    prop_assert!(!at.contains("-0-") && !at.contains("true"), "{}", at);
+                    prop_assert!(!at.contains("-w0-") && !at.contains("true"), "{}", at);
                     if at.contains("static") {
                         let probe = &said[&Source::Probe(format!("{cluster}-static:2"))];
                         prop_assert!(probe.first().is_none_or(|r| r.cluster == cluster));
