@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_events::{Events, Writer};
 use edgeway_linktls::{AddressProblem, Identity, Limits, incoming};
 use edgeway_proto::{
     auth::auth_server::AuthServer,
@@ -93,6 +94,9 @@ pub enum StartError {
         /// Why.
         problem: AddressProblem,
     },
+    /// Events cannot be written.
+    #[error(transparent)]
+    Events(#[from] edgeway_events::StartError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -113,6 +117,8 @@ pub struct Backend {
     store: Option<Arc<dyn Store>>,
     registry: Option<Registry>,
     placement: Placement,
+    /// Ends with the process.
+    events: Writer,
     /// The owners' tasks, which stop before those that carry their answers.
     owner_tasks: TaskTracker,
     stop_owners: CancellationToken,
@@ -179,13 +185,15 @@ impl Backend {
         let local_addr = socket.local_addr().map_err(listen)?;
         let welcome = Welcome { backend: random()?, name: config.name.clone() };
         let links = Links::new(welcome);
+        let (events, writer) = Events::start(config.events.clone())?;
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
             let store = store.as_ref().filter(|_| roles.has(role))?;
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
-            let (config, stop) = (owner_config(&config), stop_owners.clone());
+            let (mut config, stop) = (owner_config(&config), stop_owners.clone());
+            config.events = events.clone();
             let (store, tasks) = (Arc::clone(store), &owner_tasks);
             Some(Owner::start(config, kind, store, gateways, strokes, tasks, stop))
         };
@@ -210,7 +218,8 @@ impl Backend {
             let mut owned = vec![Role::Room, Role::Peer];
             owned.extend(apart.then_some(Role::Binary));
             let owners = Owners::new(random()?, owned, tasks.clone());
-            Some(Access::new(owners, Arc::clone(&rooms_per_session), tasks.clone()))
+            let (rooms_max, tasks) = (Arc::clone(&rooms_per_session), tasks.clone());
+            Some(Access::new(owners, rooms_max, tasks, events.clone()))
         } else {
             None
         };
@@ -262,6 +271,7 @@ impl Backend {
             store,
             registry,
             placement,
+            events: writer,
             owner_tasks,
             stop_owners,
             tasks,
@@ -356,11 +366,17 @@ impl Backend {
             tracing::info!("peers did not close their connections in time");
             server.abort();
         }
-        // 5. The last users of the store go, and it closes; that blocks while it writes and syncs.
+        // 5. The last users of the store and of the events go, and both close; that blocks while they write and
+        //    sync.
         self.links.disconnect();
         self.placement.disconnect();
         drop((self.access, self.owned, self.rooms, uplinks));
-        let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
+        let (store, events) = (self.store, self.events);
+        let close = move || {
+            events.stop();
+            drop(store);
+        };
+        let _ = tokio::task::spawn_blocking(close).await;
         ended
     }
 }

@@ -15,6 +15,7 @@ pub mod auth;
 mod backend;
 pub mod config;
 mod control;
+mod events;
 mod http2;
 mod links;
 mod placement;

@@ -20,6 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use edgeway_events::Events;
 use edgeway_proto::{
     Class, CloseCode,
     link::{self, Data, Stream, down_item},
@@ -61,8 +62,13 @@ pub(crate) struct Inner {
 
 impl Access {
     /// `rooms_max` are the rooms that a Session may be in; it may be changed.
-    pub(crate) fn new(owners: Owners, rooms_max: Arc<AtomicUsize>, tasks: TaskTracker) -> Self {
-        Self(Arc::new(Inner { table: Table::new(), owners, rooms_max, tasks }))
+    pub(crate) fn new(
+        owners: Owners,
+        rooms_max: Arc<AtomicUsize>,
+        tasks: TaskTracker,
+        events: Events,
+    ) -> Self {
+        Self(Arc::new(Inner { table: Table::new(events), owners, rooms_max, tasks }))
     }
 
     /// Reaches the owners, and lets go who does not come back, until `stop`.

@@ -3,6 +3,7 @@
 
 mod check;
 mod discovery;
+mod events;
 mod nodes;
 mod raw;
 mod store;
@@ -14,6 +15,8 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use edgeway_linktls::{Identity, Links};
 
 pub use discovery::Discovery;
+use edgeway_events::config::Config as Events;
+pub use edgeway_events::config::RawEvents;
 pub use nodes::{Place, parse_places};
 pub use raw::{
     RawAuth, RawBackend, RawConfig, RawDiscovery, RawHistory, RawNodes, RawRedis, RawRooms,
@@ -78,6 +81,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// How instances are found.
     pub discovery: Discovery,
+    /// Where it is recorded what users do.
+    pub events: Events,
     /// Whether others find this process in the registry.
     pub registers: bool,
 }
@@ -179,6 +184,7 @@ pub fn validate(
     let slot = check.slot(raw.backend.slot);
     let name = check.name(raw.backend.name);
     let store = check.store(raw.store);
+    let events = check.events(raw.events, &data_dir, &name);
     let on_redis = matches!(store, StoreConfig::Redis(_));
     let config = Config {
         listen,
@@ -194,6 +200,7 @@ pub fn validate(
         nodes: check.nodes(&raw.nodes, on_redis),
         links: links.identity().cloned(),
         discovery: check.discovery(&raw.discovery),
+        events,
         registers: on_redis,
     };
     check.finish(config)

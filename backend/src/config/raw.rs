@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use edgeway_events::config::RawEvents;
 use serde::Deserialize;
 
 /// Every section that the backend reads.
@@ -22,6 +23,8 @@ pub struct RawConfig {
     pub nodes: RawNodes,
     /// `[discovery]`
     pub discovery: RawDiscovery,
+    /// `[events]`
+    pub events: RawEvents,
 }
 
 /// `[backend]`: this process.

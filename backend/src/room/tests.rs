@@ -1,5 +1,7 @@
 //! What a room promises, one promise at a time.
 
+mod notes;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -22,7 +22,8 @@ use super::{
     strokes::{Asks, EarlyRoutes},
 };
 use crate::{
-    room::{Effects, Event, Loaded, Now, Room, RoomConfig, SessionId},
+    events,
+    room::{Effects, Event, Loaded, Notes, Now, Room, RoomConfig, SessionId},
     store::StoreError,
 };
 
@@ -175,7 +176,7 @@ impl Shard {
                 config.chat_append_interval,
             ),
             timers: BinaryHeap::new(),
-            fx: Effects::default(),
+            fx: Effects::noting(Notes::new(events::wanted(&config.events, shared.kind))),
             moving: Vec::new(),
             counted: 0,
             losses: 0,

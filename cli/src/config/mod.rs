@@ -219,6 +219,7 @@ impl File {
             rooms: raw.rooms.clone(),
             auth: raw.auth.clone(),
             discovery: raw.discovery.clone(),
+            events: raw.events.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),
                 binary: nodes("binary"),

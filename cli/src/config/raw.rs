@@ -1,7 +1,9 @@
 //! What the config file says: one struct a section, each owned by the crate that uses it. Unknown
 //! keys are refused; nothing is checked yet.
 
-use edgeway_backend::config::{RawAuth, RawBackend, RawDiscovery, RawHistory, RawRooms, RawStore};
+use edgeway_backend::config::{
+    RawAuth, RawBackend, RawDiscovery, RawEvents, RawHistory, RawRooms, RawStore,
+};
 use edgeway_gateway::config::{RawBackends, RawGateway};
 use edgeway_linktls::RawLinks;
 use serde::Deserialize;
@@ -21,6 +23,7 @@ pub struct RawFile {
     /// Certificates of the links between processes.
     pub links: RawLinks,
     pub discovery: RawDiscovery,
+    pub events: RawEvents,
     pub http: RawHttp,
     pub log: RawLog,
     pub runtime: RawRuntime,

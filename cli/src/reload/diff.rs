@@ -22,7 +22,7 @@ pub const OF_LOGS: &str = "log.level";
 pub const OF_LINKS: &str = "links.";
 
 /// Sections with passwords: their values are nobody's business.
-const SECRET: [&str; 2] = ["auth.", "store."];
+const SECRET: [&str; 3] = ["auth.", "events.kafka.properties.", "store."];
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
