@@ -105,7 +105,7 @@ impl Events {
             Sink::Off => Box::new(|| {}),
             Sink::File(limits) => {
                 let lines = Lines::open(dir.clone(), limits).map_err(failed)?;
-                Box::new(|| writing.to_files(lines))
+                Box::new(|| writing.into_files(lines))
             }
             Sink::Kafka(kafka) => to_kafka(&kafka, writing)?,
         };
@@ -172,7 +172,7 @@ fn to_kafka(
     let spool = spool.map_err(|source| StartError::Dir { dir, source })?;
     let client = kafka::Client::new(kafka).map_err(StartError::Kafka)?;
     let relay = relay::Relay::new(spool, client, WINDOW);
-    Ok(Box::new(|| writing.to_kafka(relay)))
+    Ok(Box::new(|| writing.into_kafka(relay)))
 }
 
 /// The config was checked before; this is for those who did not.

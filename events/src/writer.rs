@@ -72,7 +72,7 @@ impl Writing {
         }
     }
 
-    pub(crate) fn to_files(self, mut lines: Lines) {
+    pub(crate) fn into_files(self, mut lines: Lines) {
         let (mut synced, mut wait) = (Instant::now(), IDLE);
         loop {
             let (taken, last) = self.queue.take(BATCH_BYTES, wait);
@@ -103,7 +103,7 @@ impl Writing {
         }
     }
 
-    pub(crate) fn to_kafka<B: Broker>(self, mut relay: Relay<B>) {
+    pub(crate) fn into_kafka<B: Broker>(self, mut relay: Relay<B>) {
         let (mut synced, mut is_quiet) = (Instant::now(), false);
         loop {
             // Where something is on its way, it is waited for that.
