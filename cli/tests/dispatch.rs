@@ -17,7 +17,7 @@ use edgeway_client::{
 };
 use edgeway_testredis::{Options, Server};
 use serde_json::Value;
-use support::{Process, Up, get, write};
+use support::{Process, Up, get, node::Node, write};
 
 const ANY: &str = "127.0.0.1:0";
 /// Far above what a busy machine takes.
@@ -27,24 +27,6 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 fn value(ready: &str, name: &str) -> String {
     let rest = ready.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{ready}")).1;
     rest.split(' ').next().unwrap().to_owned()
-}
-
-/// A process and the line by which it is ready.
-struct Node {
-    process: Process,
-    ready: String,
-}
-
-impl Node {
-    fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut process = Process::spawn(dir, args);
-        let ready = process.wait_for("ready ");
-        Self { process, ready }
-    }
-
-    fn at(&self, name: &str) -> String {
-        value(&self.ready, name)
-    }
 }
 
 /// The status and the JSON of an answer.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeway_proto::limits;
+use edgeway_proto::{Seq, limits};
 use edgeway_transport::Transport;
 use tokio::sync::oneshot;
 
@@ -184,13 +184,26 @@ impl Client {
         self.inbox("im").await
     }
 
-    /// One's own inbox of a Session type: `im`, `push`, `research_push`.
+    /// One's own inbox of a Session type: `im`, `push`, `research_push`. What comes from now on is delivered.
     ///
     /// # Errors
     /// As [`join`](Self::join); and where the server has no such Session type.
     pub async fn inbox(&self, kind: &str) -> Result<Inbox, RequestError> {
+        self.open_inbox(kind, None).await
+    }
+
+    /// The same; what has come after `after`, while nobody was there, is delivered first: all that is kept where it is
+    /// [`Seq::ZERO`]. An app keeps the place of the last message that it has dealt with, each device its own.
+    ///
+    /// # Errors
+    /// As [`inbox`](Self::inbox).
+    pub async fn inbox_from(&self, kind: &str, after: Seq) -> Result<Inbox, RequestError> {
+        self.open_inbox(kind, Some(after)).await
+    }
+
+    async fn open_inbox(&self, kind: &str, after: Option<Seq>) -> Result<Inbox, RequestError> {
         let open = self.guard.ask(|core, answer| core.open(kind, &[], Reads::Client, answer));
-        Inbox::join(&self.guard, open.await?).await
+        Inbox::join(&self.guard, open.await?, after).await
     }
 
     /// Opens a Session of any type whose backend knows rooms as the chat Session does: they are joined,

@@ -29,8 +29,14 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub(crate) async fn join(guard: &Arc<Guard>, session: SessionId) -> Result<Self, RequestError> {
-        let own = Room::join(guard, session, OWN, JoinOptions::default()).await?;
+    pub(crate) async fn join(
+        guard: &Arc<Guard>,
+        session: SessionId,
+        after: Option<Seq>,
+    ) -> Result<Self, RequestError> {
+        let positions = after.into_iter().map(|after| (Class::Signal, after)).collect();
+        let options = JoinOptions { positions, send_only: false };
+        let own = Room::join(guard, session, OWN, options).await?;
         Ok(Self { guard: Arc::clone(guard), session, own, others: Arc::default() })
     }
 
@@ -52,6 +58,10 @@ impl Inbox {
     /// # Errors
     /// As [`Room::send`]; and [`SendError::Receiver`] where the inbox cannot be reached.
     pub async fn send_to(&self, user: &str, payload: Bytes) -> Result<Ack, SendError> {
+        if user == self.guard.shared.user() {
+            // Joined to be sent to, it would not be read any more.
+            return self.own.send_signal(payload).await;
+        }
         loop {
             let known = self.known(user);
             let again = known.is_some();

@@ -11,6 +11,7 @@ mod history;
 mod idle;
 mod joins;
 mod load;
+mod logins;
 mod median;
 mod nats;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // time lines are of the testbed
@@ -62,6 +63,8 @@ Examples:
       loadtest joins --members 50,50000 --rate 10000 --store redis
   One user who joins 300 rooms of 500 in one call:
       loadtest joins --many 300 --members 500
+  Whether 50 logins by password a second hold signals up:
+      loadtest logins --logins 50
   A class of 500 who all speak at once every second, on a bare QUIC server:
       loadtest floor --members 500 --rate 1 --burst --size 100 --secs 20
   What 10,000 idle connections cost a bare QUIC server:
@@ -84,6 +87,7 @@ enum Scenario {
     Room(Box<room::Args>),
     Idle(Box<idle::Args>),
     Joins(Box<joins::Args>),
+    Logins(Box<logins::Args>),
     Floor(floor::Args),
     Nats(nats::Args),
     History(Box<history::Args>),
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
         Scenario::Room(args) => room::run(*args),
         Scenario::Idle(args) => idle::run(*args),
         Scenario::Joins(args) => joins::run(*args),
+        Scenario::Logins(args) => logins::run(*args),
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
         Scenario::History(args) => history::run(&args),

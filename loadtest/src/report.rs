@@ -22,6 +22,20 @@ use crate::{
 
 type Map = serde_json::Map<String, Value>;
 
+/// Writes a report as one JSON object where it is wanted; whether that is standard output.
+pub fn write_json(report: &impl Serialize, output: &Output) -> Result<bool> {
+    let Some(path) = output.json.as_deref() else { return Ok(false) };
+    let json = serde_json::to_string(report)?;
+    let stdout = path == Path::new("-");
+    if stdout {
+        println!("{json}");
+    } else {
+        fs::write(path, json + "\n")
+            .with_context(|| format!("cannot write the report to {}", path.display()))?;
+    }
+    Ok(stdout)
+}
+
 /// One-way latency, from the sender's call to the receiver's callback, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Latency {
@@ -246,16 +260,7 @@ impl Report {
 
     /// Writes the report where it is wanted; the exit status says whether it held.
     pub fn finish(self, output: &Output) -> Result<ExitCode> {
-        let json_to_stdout = output.json.as_deref() == Some(Path::new("-"));
-        if let Some(path) = &output.json {
-            let json = serde_json::to_string(&self)?;
-            if json_to_stdout {
-                println!("{json}");
-            } else {
-                fs::write(path, json + "\n")
-                    .with_context(|| format!("cannot write the report to {}", path.display()))?;
-            }
-        }
+        let json_to_stdout = write_json(&self, output)?;
         if !json_to_stdout || std::io::stderr().is_terminal() {
             eprint!("{}", self.summary());
         }

@@ -6,7 +6,7 @@ use edgeway_client::{Client, ClientConfig, Events, Login, TransportChoice, Trust
 use edgeway_testredis::{Options, Server};
 use serde_json::Value;
 
-use crate::support::{Process, Up, free_ports, get, write};
+use crate::support::{Up, free_ports, get, node::Node, write};
 
 /// Far above what a busy machine takes.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -17,38 +17,6 @@ pub async fn within<T>(what: &str, happens: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, happens).await {
         Ok(done) => done,
         Err(_) => panic!("not in time: {what}"),
-    }
-}
-
-/// One process.
-pub struct Node {
-    pub process: Process,
-    ready: String,
-}
-
-impl Node {
-    /// Of its line `ready`.
-    pub fn at(&self, name: &str) -> String {
-        let rest =
-            self.ready.split_once(&format!("{name}=")).unwrap_or_else(|| panic!("{}", self.ready));
-        rest.1.split(' ').next().unwrap().to_owned()
-    }
-
-    /// The sum of a metric over its labels.
-    pub fn metric(&self, name: &str) -> f64 {
-        let all = get(&self.at("http"), "/metrics");
-        let of =
-            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let values = all.lines().filter(|line| of(line));
-        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
-    }
-
-    /// Ends it in order; what it has logged.
-    pub fn end(self) -> String {
-        self.process.signal("TERM");
-        let (code, _, log) = self.process.finish();
-        assert_eq!(code, 0, "{log}");
-        log
     }
 }
 
@@ -95,7 +63,7 @@ impl Cluster {
         cluster
             .add("gateway-2", &["gateway", "--config", "listed.toml", "--quic", ANY, "--tcp", ANY]);
         cluster.wait_until("all are in the registry", |cluster| {
-            let found = |node: &Node| node.metric("edgeway_registry_instances") as usize;
+            let found = |node: &Node| node.metric("edgeway_registry_instances", "") as usize;
             cluster.nodes.values().all(|node| found(node) == 3 + rooms)
         });
         cluster
@@ -103,9 +71,7 @@ impl Cluster {
 
     fn add(&mut self, name: &str, args: &[&str]) {
         let args = [args, &["--name", name, "--http", ANY]].concat();
-        let mut process = Process::spawn(self.dir.path(), &args);
-        let ready = process.wait_for("ready ");
-        self.nodes.insert(name.to_owned(), Node { process, ready });
+        self.nodes.insert(name.to_owned(), Node::start(self.dir.path(), &args));
     }
 
     fn add_backend(&mut self, name: &str, role: &str, addr: &str) {
@@ -132,7 +98,7 @@ impl Cluster {
         let rooms =
             self.nodes.iter().filter(|(name, _)| name.starts_with("room") && *name != except);
         rooms
-            .map(|(name, node)| (name.clone(), node.metric("edgeway_owner_rooms") as usize))
+            .map(|(name, node)| (name.clone(), node.metric("edgeway_owner_rooms", "") as usize))
             .collect()
     }
 

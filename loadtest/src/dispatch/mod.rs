@@ -3,7 +3,7 @@
 mod asker;
 mod decide;
 
-use std::{collections::BTreeMap, fs, path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fs, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -16,7 +16,7 @@ use crate::{
     child::{self, Child},
     load::Output,
     procstat::{self, Meter},
-    report::Latency,
+    report::{self, Latency},
     server::{ServerArgs, program},
 };
 
@@ -266,13 +266,7 @@ fn config_text(policy: Policy, gateways: &[(String, u32)]) -> String {
 
 impl Report {
     fn finish(self, output: &Output) -> Result<ExitCode> {
-        let json = serde_json::to_string(&self)?;
-        match output.json.as_deref() {
-            Some(path) if path == Path::new("-") => println!("{json}"),
-            Some(path) => fs::write(path, json + "\n")
-                .with_context(|| format!("cannot write the report to {}", path.display()))?,
-            None => {}
-        }
+        report::write_json(&self, output)?;
         let OverHttp { latency_ms, .. } = &self.http;
         eprintln!(
             "dispatch, {} over {} gateways\n  without HTTP  {:.2} us an answer; the worst share is off by {:.2}%\n  \
