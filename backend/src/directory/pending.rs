@@ -216,7 +216,8 @@ impl<S: Clone> Pending<S> {
                 return Some(Arc::clone(write));
             }
         }
-        let waits = !work.is_empty();
+        // Changes may have cancelled each other while its renewal, which they were to replace, went by.
+        let waits = !work.is_empty() || !kept.listed;
         if closed || kept.is_known() && waits {
             return Some(kept.make(self.config.lines, lives, &mut self.bytes));
         }

@@ -36,7 +36,7 @@ pub struct RoomConfig {
     pub pending_bytes: usize,
     /// Devices whose last message ids are remembered. Above: the longest idle is forgotten.
     pub senders_max: usize,
-    /// Messages of one device whose place is remembered, to answer repeats.
+    /// Messages of one device and class whose place is remembered, to answer repeats with it.
     pub recent_ids: usize,
     /// A room without members is kept in memory for this long.
     pub idle_unload: Duration,
@@ -61,7 +61,7 @@ impl Default for RoomConfig {
             state_bytes: limits::STATE_BYTES,
             pending_bytes: 8 << 20,
             senders_max: 100_000,
-            recent_ids: 64,
+            recent_ids: 32,
             idle_unload: Duration::from_secs(60),
             filter: None,
         }

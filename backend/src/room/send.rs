@@ -50,7 +50,7 @@ impl Room {
         let contiguous = self.kind != Kind::Inbox;
         match self.senders.judge(sender, send.class, send.id, contiguous) {
             Verdict::New => {}
-            Verdict::Repeat(seq) => return self.repeat(session, &send, seq, fx),
+            Verdict::Repeat(seq) => return self.repeat(session, sender, &send, seq, fx),
             Verdict::OutOfOrder(expected) => {
                 let ack = answer(&send, AckStatus::OutOfOrder, Seq::ZERO, expected);
                 return self.answer_in_order(sender, Later { session, ack, refusal: None }, fx);
@@ -178,27 +178,31 @@ impl Room {
     }
 
     /// A message that was accepted before. While it is not stored there is no ack for it: the
-    /// repeat gets its own together with the first.
+    /// repeat gets its own together with the first. Each is answered: on a connection that stands nothing is
+    /// sent again.
     fn repeat(
         &mut self,
         session: SessionId,
+        sender: usize,
         send: &frame::Send,
         seq: Option<Seq>,
         fx: &mut Effects,
     ) {
-        let Some(log) = self.logs.get_mut(send.class.index()) else { return };
         let place = seq.unwrap_or(Seq::ZERO);
-        let later =
-            Later { session, ack: answer(send, AckStatus::Duplicate, place, 0), refusal: None };
-        let pending = seq.map(|seq| log.is_pending(seq));
-        // Where its place is forgotten, it may be among what is pending. A repeat that is not answered
-        // comes again.
-        if pending.unwrap_or(!log.is_settled()) {
-            if pending == Some(true) && self.pending_bytes < self.config.pending_bytes {
-                self.pending_bytes += log.push_later(place, later);
-            }
-        } else {
-            fx.answer(&later);
+        let ack = answer(send, AckStatus::Duplicate, place, 0);
+        let later = Later { session, ack, refusal: None };
+        if send.id <= self.senders.stored(sender)[send.class.index()] {
+            return fx.answer(&later);
+        }
+        // Where its own place is forgotten, that of the last one is not, which is stored no earlier.
+        let after = seq.or_else(|| self.senders.last_place(sender, send.class));
+        // Above the bound the first's own ack has to do: while that is under way no other Session of the
+        // device is let in.
+        if let (Some(after), Some(log)) = (after, self.logs.get_mut(send.class.index()))
+            && log.is_pending(after)
+            && self.pending_bytes < self.config.pending_bytes
+        {
+            self.pending_bytes += log.push_later(after, later);
         }
     }
 

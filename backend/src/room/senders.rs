@@ -34,7 +34,8 @@ pub(crate) struct Sender {
     last: [u64; 3],
     /// The last id that needs not be sent again: stored, or chat.
     stored: [u64; 3],
-    recent: VecDeque<(Class, u64, Seq)>,
+    /// Places of the latest, by class: many of one class do not push those of another out.
+    recent: [VecDeque<(u64, Seq)>; 3],
     /// Whose strokes are taken; only where strokes have an owner of their own.
     draws: Option<Box<Draws>>,
 }
@@ -163,8 +164,7 @@ impl Senders {
 
     /// Where the last message of a class is, if that is still known.
     pub(crate) fn last_place(&self, sender: usize, class: Class) -> Option<Seq> {
-        let mut recent = self.slab[sender].recent.iter().rev();
-        recent.find(|(c, _, _)| *c == class).map(|(_, _, seq)| *seq)
+        self.slab[sender].recent[class.index()].back().map(|(_, seq)| *seq)
     }
 
     /// Judges an id. `contiguous`: only the next one is new; else any later one is.
@@ -172,9 +172,8 @@ impl Senders {
         let sender = &self.slab[sender];
         let last = sender.last[class.index()];
         if id <= last {
-            let recent = sender.recent.iter().rev();
-            let mut found = recent.filter(|(c, i, _)| (*c, *i) == (class, id));
-            Verdict::Repeat(found.next().map(|(_, _, seq)| *seq))
+            let mut found = sender.recent[class.index()].iter().rev().filter(|(i, _)| *i == id);
+            Verdict::Repeat(found.next().map(|(_, seq)| *seq))
         } else if contiguous && id != last + 1 {
             Verdict::OutOfOrder(last + 1)
         } else {
@@ -224,7 +223,7 @@ impl Senders {
             used: self.clock,
             last: [0; 3],
             stored: [0; 3],
-            recent: VecDeque::new(),
+            recent: Default::default(),
             draws: None,
         };
         let index = self.slab.insert(sender);
@@ -251,10 +250,11 @@ impl Senders {
 
 impl Sender {
     fn remember(&mut self, class: Class, id: u64, seq: Seq, max: usize) {
-        while self.recent.len() >= max {
-            self.recent.pop_front();
+        let recent = &mut self.recent[class.index()];
+        while recent.len() >= max {
+            recent.pop_front();
         }
-        self.recent.push_back((class, id, seq));
+        recent.push_back((id, seq));
     }
 }
 
@@ -308,6 +308,23 @@ mod tests {
         let place = Verdict::Repeat(Some(Seq::new(1, 3)));
         assert_eq!(senders.judge(s, Class::Signal, 7, true), place);
         assert_eq!(senders.judge(s, Class::Signal, 8, true), Verdict::New);
+    }
+
+    #[test]
+    fn places_of_one_class_do_not_push_out_those_of_another() {
+        let mut senders = Senders::new(16, 64);
+        let origin = |id| Origin { device: "u/d".into(), id };
+        let head = |first, last| LogHead {
+            last_ids: vec![origin(last)],
+            recent: (first..=last).map(|id| (origin(id), Seq::new(1, id))).collect(),
+            ..LogHead::default()
+        };
+        senders.restore(Class::Signal, &head(1, 1));
+        senders.restore(Class::Binary, &head(1, 200));
+        senders.restore(Class::Chat, &head(1, 200));
+        let s = senders.attach("u", "d");
+        let place = Verdict::Repeat(Some(Seq::new(1, 1)));
+        assert_eq!(senders.judge(s, Class::Signal, 1, true), place);
     }
 
     #[test]

@@ -549,6 +549,22 @@ fn a_new_owner_goes_on_in_the_next_epoch_and_knows_what_was_accepted() {
 }
 
 #[test]
+fn a_repeat_whose_place_is_forgotten_is_answered_also_while_others_wait_for_the_store() {
+    // Of a room with many senders the log's tail does not show the last message of each.
+    let origin = Origin { device: "ann/ann's phone".into(), id: 4 };
+    let last = Seq::new(3, 9);
+    let head = LogHead { last, last_message: last, last_ids: vec![origin], recent: vec![] };
+    let loaded = Loaded { heads: [head, LogHead::default(), LogHead::default()], state: vec![] };
+    let mut bench = Bench::new(Kind::Room, |_| {});
+    let config = bench.room.config.clone();
+    bench.room = Room::new(7, Kind::Room, config, loaded, bench.now);
+    bench.join(A, "ann");
+    bench.join(B, "bob");
+    bench.send(B, signal(1));
+    assert_eq!(acks(&bench.send(A, signal(4)), A), [(4, AckStatus::Duplicate, Seq::ZERO)]);
+}
+
+#[test]
 fn who_joins_again_is_told_only_of_messages_that_are_stored() {
     let mut bench = Bench::with_two(|_| {});
     bench.send(A, signal(1));

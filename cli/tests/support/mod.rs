@@ -1,6 +1,6 @@
 //! Processes of `edgeway` in a directory of their own, on ports of their own.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::print_stderr, dead_code)]
 
 pub mod python;
 pub mod talk;
@@ -127,6 +127,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Where a test fails, what its processes had to say.
+        if thread::panicking()
+            && let Some(Ok(log)) = self.errors.take().map(thread::JoinHandle::join)
+        {
+            eprintln!("-- {}\n{log}", self.seen.join(" / "));
+        }
     }
 }
 

@@ -233,6 +233,22 @@ fn listings_are_renewed_in_time_and_not_all_at_once() {
 }
 
 #[test]
+fn a_renewal_that_gave_way_to_changes_comes_also_where_they_cancel_each_other() {
+    let mut pending = pending(|_| {});
+    let room = open(&mut pending, "a");
+    flush(&mut pending, START);
+    let now = START + DirectoryConfig::default().renew;
+    pending.line(room, line(1), true);
+    // Its renewal is due, and is left to the change.
+    assert_eq!(pending.renewal(now), None);
+    pending.line(room, line(1), false);
+    let writes = flush(&mut pending, now);
+    assert_eq!(writes.len(), 1);
+    assert_eq!((writes[0].action, writes[0].before), (Action::Change, writes[0].after));
+    assert_eq!(pending.due(), Some(now + DirectoryConfig::default().renew), "and again");
+}
+
+#[test]
 fn with_many_listings_rounds_and_lives_are_longer() {
     let mut pending = pending(|c| c.renewals_per_second = 10);
     for n in 0..1_000 {

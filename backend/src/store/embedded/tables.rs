@@ -41,7 +41,15 @@ const RUNS: usize = 28;
 
 /// The lock on a store's directory: one process at a time. Released when dropped.
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // By name: a process that is being started has a copy of each open file until it runs its program, and
+        // closing ours alone would leave the directory locked for so long.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Lock {
@@ -64,7 +72,7 @@ impl Lock {
         file.set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .map_err(|e| unavailable("cannot write", &path, &e))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -260,5 +268,23 @@ pub(super) fn corrupt(what: &str, log: LogId, seq: Seq) -> StoreError {
     StoreError::Corrupt {
         what: format!("{what} that cannot be read"),
         place: format!("log {}/{} at {seq}", log.group, log.class),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_free_once_its_holder_is_done_also_where_a_new_process_has_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        assert!(Lock::take(dir.path()).is_err());
+        drop(lock);
+        Lock::take(dir.path()).unwrap();
+        drop(copy);
     }
 }
