@@ -1,6 +1,8 @@
-//! Events in files: what users do is there, once and in order, after any end of the process.
+//! The storage, into files: what users do is there, once and in order, after any end of the process.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+// Counts, which are small.
+#![allow(clippy::cast_possible_truncation)]
 
 mod support;
 
@@ -14,7 +16,7 @@ use edgeway_client::{AckStatus, Bytes};
 use support::{
     Process, Up,
     events::{Recorded, is_whole},
-    get,
+    free_ports, get,
     talk::{connect, drain, within},
     write,
 };
@@ -27,7 +29,11 @@ fn up(dir: &Path) -> Up {
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let all = fs::read_dir(dir.join("edgeway-data/events")).unwrap();
+    files_in(&dir.join("edgeway-data/events"))
+}
+
+fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(dir).unwrap();
     let is_one = |path: &PathBuf| path.extension().is_some_and(|end| end == "jsonl");
     let mut files: Vec<_> = all.map(|entry| entry.unwrap().path()).filter(is_one).collect();
     files.sort();
@@ -35,10 +41,18 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn recorded(dir: &Path) -> Vec<Recorded> {
-    let text: String = files(dir).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    recorded_in(&dir.join("edgeway-data/events"))
+}
+
+fn recorded_in(dir: &Path) -> Vec<Recorded> {
+    let text: String = files_in(dir).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     // The last one may be just being written.
     let whole = text.rfind('\n').map_or(0, |at| at + 1);
     text[..whole].lines().map(Recorded::parse).collect()
+}
+
+fn text_of(text: &str) -> Bytes {
+    Bytes::from(text.to_owned())
 }
 
 fn what(events: &[Recorded]) -> Vec<String> {
@@ -46,12 +60,12 @@ fn what(events: &[Recorded]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_users_do_is_in_the_file_once_and_in_order_after_any_end_of_the_process() {
+async fn storage_what_users_do_is_in_the_file_once_and_in_order_after_any_end_of_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     write(dir, "edgeway.toml", "[events]\nmessages = [\"signal\", \"chat\"]\n");
     let first = up(dir);
-    let text = |text: &str| Bytes::from(text.to_owned());
+    let text = text_of;
 
     // Two devices of one user. The second one to come joins nothing, and the first one to go leaves nothing.
     let (phone, _phone_events) = connect(dir, &first.quic, true, 0).await;
@@ -137,7 +151,7 @@ async fn what_users_do_is_in_the_file_once_and_in_order_after_any_end_of_the_pro
 }
 
 #[tokio::test]
-async fn files_are_rotated_and_what_is_recorded_is_counted() {
+async fn storage_files_are_rotated_and_what_is_recorded_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let text = "[events]\nmessages = [\"signal\"]\nsync_ms = 0\n[events.file]\nmax_bytes = 65536\n\
@@ -171,8 +185,84 @@ async fn files_are_rotated_and_what_is_recorded_is_counted() {
     drop(client);
 }
 
+/// Each in a process of its own, all of them told of the same directory.
+#[tokio::test]
+async fn storage_processes_of_a_cluster_record_what_their_roles_see() {
+    const ROLES: [&str; 4] = ["room", "room", "peer", "access"];
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // It makes the certificates.
+    drop(Up::start(dir));
+    let addrs: [String; 4] = free_ports();
+    let text = format!(
+        "[backends]\nroom = {:?}\npeer = {:?}\naccess = {:?}\n[events]\npath = \"events\"\n\
+         messages = [\"signal\"]\n[gateway.tls]\ncert = \"edgeway-data/certs/server.pem\"\n\
+         key = \"edgeway-data/certs/server.key\"\n[http]\nlisten = \"\"\n",
+        &addrs[..2],
+        &addrs[2..3],
+        &addrs[3..]
+    );
+    write(dir, "edgeway.toml", &text);
+    let mut backends = Vec::new();
+    for (n, (role, addr)) in ROLES.iter().zip(&addrs).enumerate() {
+        let (data, slot) = (format!("data-{n}"), (n + 1).to_string());
+        let args = ["backend", "--config", "edgeway.toml", "--roles", role, "--listen", addr];
+        let more = ["--data-dir", &data, "--slot", &slot, "--name", &data];
+        let mut process = Process::spawn(dir, &[&args[..], &more].concat());
+        process.wait_for("ready grpc=");
+        backends.push(process);
+    }
+    let args = ["gateway", "--config", "edgeway.toml", "--quic", ANY, "--tcp", ANY];
+    let mut gateway = Process::spawn(dir, &args);
+    let ready = gateway.wait_for("ready ");
+    let quic = ready.split("quic=").nth(1).unwrap().split(' ').next().unwrap();
+
+    let (client, events) = connect(dir, quic, true, 0).await;
+    drain(events);
+    // So many rooms that both owners have some.
+    let rooms: Vec<_> = (0..30).map(|n| format!("lesson-{n}")).collect();
+    for name in &rooms {
+        let room = within(client.join(name)).await.unwrap();
+        within(room.send_signal(text_of(name))).await.unwrap();
+        within(room.leave()).await.unwrap();
+    }
+    let device = client.device();
+    within(client.close()).await;
+    for process in [gateway].into_iter().chain(backends) {
+        process.signal("TERM");
+        let (code, _, log) = process.finish();
+        assert_eq!(code, 0, "{log}");
+    }
+
+    // One has the directory, and the others those beside it.
+    let of_process = ["events", "events-2", "events-3", "events-4"].map(|name| {
+        let recorded = recorded_in(&dir.join(name));
+        is_whole(&recorded);
+        recorded
+    });
+    let of_node = |n: usize| -> Vec<Recorded> {
+        let name = format!("data-{n}");
+        let all = of_process.iter().flatten();
+        all.filter(|event| event.text("node") == name).cloned().collect()
+    };
+    assert_eq!(what(&of_node(3)), [format!("online {device}"), format!("offline {device}")]);
+    assert_eq!(what(&of_node(2)), [""; 0]);
+    let owners = [of_node(0), of_node(1)];
+    assert!(owners.iter().all(|of| !of.is_empty()), "both have rooms: {owners:#?}");
+    for name in &rooms {
+        let of_room = |events: &Vec<Recorded>| -> Vec<Recorded> {
+            events.iter().filter(|event| event.text("room") == *name).cloned().collect()
+        };
+        let [one, other] = owners.each_ref().map(of_room);
+        let of_room = if one.is_empty() { other } else { one };
+        let expected = ["join", "message", "leave"];
+        assert!(of_room.iter().map(|event| event.text("type")).eq(expected), "{of_room:#?}");
+    }
+    assert_eq!(owners.iter().map(Vec::len).sum::<usize>(), rooms.len() * 3);
+}
+
 #[test]
-fn a_directory_that_cannot_be_written_is_told_with_what_to_do() {
+fn storage_a_directory_that_cannot_be_written_is_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "file", "");
     write(dir.path(), "edgeway.toml", "[events]\npath = \"file/events\"\n");

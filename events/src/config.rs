@@ -125,7 +125,7 @@ impl std::fmt::Debug for Kafka {
 const CLASSES: [&str; 3] = ["signal", "binary", "chat"];
 
 /// What must hold for the promises that are made: nothing lost, twice, or out of order.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "bootstrap.servers",
     "metadata.broker.list",
     "enable.idempotence",
@@ -138,6 +138,7 @@ const OURS: [&str; 12] = [
     "max.in.flight.requests.per.connection",
     "retries",
     "message.send.max.retries",
+    "transactional.id",
 ];
 
 /// A few seconds of a busy process, or 40,000 events.
@@ -226,6 +227,11 @@ impl Check<'_> {
         let age = self.number("file.max_age_s", raw.max_age_s, FILE_AGE_S, 1..=31_536_000);
         let files = self.number("file.keep_files", raw.keep_files, KEEP_FILES, 1..=100_000);
         let keep = self.number("file.keep_bytes", raw.keep_bytes, KEEP_BYTES, bytes);
+        if file > keep {
+            let problem =
+                format!("{file} is more than events.file.keep_bytes, {keep}; write that or less");
+            self.problem("file.max_bytes", problem);
+        }
         FileLimits {
             file_bytes: file.unsigned_abs(),
             file_age: Duration::from_secs(age.unsigned_abs()),
@@ -349,6 +355,8 @@ mod tests {
         check(RawEvents { sync_ms: Some(-1), ..base() }, "sync_ms", "0 to");
         let file = RawFile { keep_files: Some(0), ..RawFile::default() };
         check(RawEvents { file, ..base() }, "file.keep_files", "1 to");
+        let file = RawFile { keep_bytes: Some(1 << 20), ..RawFile::default() };
+        check(RawEvents { file, ..base() }, "file.max_bytes", "1048576; write that or less");
         let there = || RawKafka { brokers: vec!["kafka:9092".into()], ..RawKafka::default() };
         check(RawEvents { kafka: there(), ..base() }, "kafka.brokers", "events.sink = \"kafka\"");
         check(kafka(RawKafka::default()), "kafka.brokers", "is empty");

@@ -4,6 +4,7 @@
 //! whole or not there: one that was torn is cut off, when the write fails or at the next start.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::PathBuf,
@@ -36,9 +37,9 @@ pub(crate) struct Lines {
     current: Option<Current>,
     /// Of the last file.
     number: u64,
-    /// Files there are.
-    count: usize,
-    /// Bytes of all files but the current one.
+    /// The others, the oldest first, with their bytes.
+    files: VecDeque<(PathBuf, u64)>,
+    /// Bytes of all those.
     others: u64,
 }
 
@@ -56,8 +57,8 @@ impl Lines {
     /// Goes on with the last file there; what is torn at its end is cut off.
     pub(crate) fn open(dir: PathBuf, limits: FileLimits) -> io::Result<Self> {
         let mut files = numbered(&dir, PREFIX, SUFFIX)?;
-        let count = files.len();
-        let mut lines = Self { dir, limits, current: None, number: 0, count, others: 0 };
+        let mut lines =
+            Self { dir, limits, current: None, number: 0, files: VecDeque::new(), others: 0 };
         if let Some((number, path)) = files.pop() {
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
             let about = file.metadata()?;
@@ -71,22 +72,21 @@ impl Lines {
             current.repair()?;
             (lines.number, lines.current) = (number, Some(current));
         }
-        for (_, path) in files {
-            lines.others += fs::metadata(path)?.len();
-        }
+        lines.take_stock(lines.number)?;
         Ok(lines)
     }
 
-    /// Appends whole lines: all of them, or none where that fails.
-    pub(crate) fn append(&mut self, lines: &[u8], now: SystemTime) -> io::Result<()> {
-        let is_full = |c: &Current, limits: &FileLimits| {
+    /// Appends whole lines, as many as go into one file: all of those, or none where that fails. Gives their bytes;
+    /// the rest is for the next one.
+    pub(crate) fn append(&mut self, lines: &[u8], now: SystemTime) -> io::Result<usize> {
+        let limits = &self.limits;
+        let is_full = |c: &Current| {
             let age = now.duration_since(c.since).unwrap_or_default();
-            let is_over = c.len + lines.len() as u64 > limits.file_bytes || age >= limits.file_age;
-            c.len > 0 && is_over
+            fitting(lines, limits.file_bytes.saturating_sub(c.len)) == 0 || age >= limits.file_age
         };
-        if self.current.as_ref().is_some_and(|current| is_full(current, &self.limits)) {
+        if self.current.as_ref().is_some_and(|current| current.len > 0 && is_full(current)) {
             self.sync()?;
-            self.others += self.current.take().map_or(0, |current| current.len);
+            self.current = None;
         }
         let current = match &mut self.current {
             Some(current) => current,
@@ -96,13 +96,18 @@ impl Lines {
                 // What is there is what an earlier try has left.
                 let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
                 sync_dir(&self.dir)?;
+                self.take_stock(number)?;
                 self.number = number;
-                self.count += 1;
                 let fresh = Current { file, len: 0, since: now, unsynced: false, torn: false };
                 self.current.insert(fresh)
             }
         };
         current.repair()?;
+        let lines = match fitting(lines, self.limits.file_bytes.saturating_sub(current.len)) {
+            // Larger than a file may be: it has one of its own.
+            0 => &lines[..line(lines)],
+            fits => &lines[..fits],
+        };
         // Until it is known to be whole.
         current.torn = true;
         current.unsynced = true;
@@ -113,7 +118,7 @@ impl Lines {
         }
         current.torn = false;
         current.len += lines.len() as u64;
-        self.prune()
+        Ok(lines.len())
     }
 
     /// Waits until the disk has what was written.
@@ -130,27 +135,68 @@ impl Lines {
         self.others + self.current.as_ref().map_or(0, |current| current.len)
     }
 
-    fn prune(&mut self) -> io::Result<()> {
-        let is_within = |lines: &Self| {
-            lines.bytes() <= lines.limits.keep_bytes && lines.count <= lines.limits.keep_files
-        };
-        if is_within(self) || self.count == 1 {
+    /// Removes the oldest files above the limits; the one that is written stays.
+    pub(crate) fn prune(&mut self) -> io::Result<()> {
+        if self.is_within() || self.files.is_empty() {
             return Ok(());
         }
-        let mut files = numbered(&self.dir, PREFIX, SUFFIX)?;
-        // The one that is written stays.
-        files.pop();
-        for (_, path) in files {
-            if is_within(self) {
-                break;
+        // Readers may have taken files away: what is there counts, and not what was.
+        self.take_stock(self.number)?;
+        while !self.is_within()
+            && let Some((path, len)) = self.files.pop_front()
+        {
+            if let Err(error) = gone(fs::remove_file(&path)) {
+                self.files.push_front((path, len));
+                return Err(error);
             }
-            let len = fs::metadata(&path)?.len();
-            fs::remove_file(&path)?;
             self.others = self.others.saturating_sub(len);
-            self.count -= 1;
         }
         Ok(())
     }
+
+    fn is_within(&self) -> bool {
+        let count = self.files.len() + usize::from(self.current.is_some());
+        self.bytes() <= self.limits.keep_bytes && count <= self.limits.keep_files
+    }
+
+    /// Looks which files there are beside the current one.
+    fn take_stock(&mut self, current: u64) -> io::Result<()> {
+        self.files.clear();
+        self.others = 0;
+        for (number, path) in numbered(&self.dir, PREFIX, SUFFIX)? {
+            if number != current
+                && let Some(about) = gone(fs::metadata(&path))?
+            {
+                self.others += about.len();
+                self.files.push_back((path, about.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Nothing where somebody else has taken the file away.
+fn gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes of the first line.
+fn line(lines: &[u8]) -> usize {
+    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1)
+}
+
+/// Bytes of the first lines that go into so much room.
+fn fitting(lines: &[u8], room: u64) -> usize {
+    if lines.len() as u64 <= room {
+        return lines.len();
+    }
+    // It is less than there is of lines.
+    let room = usize::try_from(room).unwrap_or(lines.len());
+    lines[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
 }
 
 impl Current {
@@ -194,6 +240,15 @@ mod tests {
         keep_bytes: 100,
     };
 
+    /// Appends all of it, and prunes.
+    fn append(lines: &mut Lines, mut text: &str, now: SystemTime) {
+        while !text.is_empty() {
+            let taken = lines.append(text.as_bytes(), now).unwrap();
+            text = &text[taken..];
+        }
+        lines.prune().unwrap();
+    }
+
     fn open(dir: &Path) -> Lines {
         Lines::open(dir.to_owned(), LIMITS).unwrap()
     }
@@ -209,12 +264,12 @@ mod tests {
         let mut lines = open(dir.path());
         let now = SystemTime::now();
         for line in ["1111\n", "2222\n", "3333\n"] {
-            lines.append(line.as_bytes(), now).unwrap();
+            append(&mut lines, line, now);
         }
         assert_eq!(contents(dir.path()), ["1111\n2222\n", "3333\n"]);
-        lines.append(b"4444\n", now + LIMITS.file_age).unwrap();
+        append(&mut lines, "4444\n", now + LIMITS.file_age);
         assert_eq!(contents(dir.path()), ["1111\n2222\n", "3333\n", "4444\n"]);
-        lines.append(b"55555555\n", now + LIMITS.file_age).unwrap();
+        append(&mut lines, "55555555\n", now + LIMITS.file_age);
         assert_eq!(contents(dir.path()), ["3333\n", "4444\n", "55555555\n"]);
         assert_eq!(lines.bytes(), 19);
     }
@@ -225,20 +280,61 @@ mod tests {
         let mut lines =
             Lines::open(dir.path().to_owned(), FileLimits { keep_bytes: 12, ..LIMITS }).unwrap();
         for line in ["11111111\n", "22222222\n", "3333333333333333333\n"] {
-            lines.append(line.as_bytes(), SystemTime::now()).unwrap();
+            append(&mut lines, line, SystemTime::now());
         }
         assert_eq!(contents(dir.path()), ["3333333333333333333\n"]);
     }
 
     #[test]
+    fn what_is_written_at_once_is_cut_at_lines_so_that_no_file_is_too_large() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lines =
+            Lines::open(dir.path().to_owned(), FileLimits { keep_files: 9, ..LIMITS }).unwrap();
+        append(&mut lines, "1\n2\n3\n4\n5\n6\n7777777777777777\n8\n", SystemTime::now());
+        let files = ["1\n2\n3\n4\n5\n", "6\n", "7777777777777777\n", "8\n"];
+        assert_eq!(contents(dir.path()), files);
+    }
+
+    #[test]
+    fn files_that_readers_take_away_make_room_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lines = open(dir.path());
+        let now = SystemTime::now();
+        append(&mut lines, "11111111\n22222222\n33333333\n", now);
+        let first = |dir: &Path| numbered(dir, PREFIX, SUFFIX).unwrap().remove(0).1;
+        (0..2).for_each(|_| fs::remove_file(first(dir.path())).unwrap());
+        append(&mut lines, "44444444\n55555555\n", now);
+        assert_eq!(contents(dir.path()), ["33333333\n", "44444444\n", "55555555\n"]);
+        assert_eq!(lines.bytes(), 27);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_removed_does_not_make_anything_come_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        // A directory is none that can be removed as a file.
+        let odd = dir.path().join(name(PREFIX, 1, SUFFIX));
+        fs::create_dir(&odd).unwrap();
+        fs::write(dir.path().join(name(PREFIX, 2, SUFFIX)), "1111\n").unwrap();
+        let mut lines = open(dir.path());
+        let now = SystemTime::now();
+        let text = "22222222\n33333333\n";
+        let taken = lines.append(text.as_bytes(), now).unwrap();
+        lines.append(&text.as_bytes()[taken..], now).unwrap();
+        assert!(lines.prune().is_err());
+        fs::remove_dir(&odd).unwrap();
+        lines.prune().unwrap();
+        assert_eq!(contents(dir.path()), ["1111\n", "22222222\n", "33333333\n"]);
+    }
+
+    #[test]
     fn the_next_start_goes_on_where_the_last_ended_and_cuts_off_what_is_torn() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path()).append(b"1111\n", SystemTime::now()).unwrap();
+        append(&mut open(dir.path()), "1111\n", SystemTime::now());
         let (_, path) = numbered(dir.path(), PREFIX, SUFFIX).unwrap().pop().unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"v\":1,\"id").unwrap();
         let mut lines = open(dir.path());
         assert_eq!(contents(dir.path()), ["1111\n"]);
-        lines.append(b"2222\n", SystemTime::now()).unwrap();
+        append(&mut lines, "2222\n", SystemTime::now());
         assert_eq!(contents(dir.path()), ["1111\n2222\n"]);
         fs::write(&path, "no line at all").unwrap();
         assert_eq!(open(dir.path()).bytes(), 0);

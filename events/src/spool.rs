@@ -207,7 +207,10 @@ impl Spool {
         if self.told != self.delivered {
             let position = self.delivered.to_le_bytes();
             let sum = checksum(&position).to_le_bytes();
-            fs::write(self.dir.join(DELIVERED), [&position[..], &sum].concat())?;
+            // A process that dies meanwhile leaves the old one.
+            let new = self.dir.join(format!("{DELIVERED}.new"));
+            fs::write(&new, [&position[..], &sum].concat())?;
+            fs::rename(new, self.dir.join(DELIVERED))?;
             self.told = self.delivered;
         }
         Ok(())

@@ -82,13 +82,7 @@ impl Writing {
                     bytes.extend(self.json(recorded));
                     bytes.push(b'\n');
                 }
-                match self.insist(last, || lines.append(&bytes, SystemTime::now())) {
-                    Some(()) => {
-                        let now = wall_ms();
-                        taken.iter().for_each(|r| self.metrics.delivered(r.at_ms, now));
-                    }
-                    None => self.metrics.lost.increment(taken.len() as u64),
-                }
+                self.write(&mut lines, &bytes, &taken, last);
             }
             if last || synced.elapsed() >= self.sync {
                 self.insist(last, || lines.sync());
@@ -100,6 +94,27 @@ impl Writing {
                 return;
             }
             wait = IDLE.min(self.sync.max(Duration::from_millis(1)));
+        }
+    }
+
+    /// Writes the lines of events, over as many files as it takes.
+    fn write(&self, lines: &mut Lines, mut bytes: &[u8], mut events: &[Recorded], last: bool) {
+        while !bytes.is_empty() {
+            let Some(taken) = self.insist(last, || lines.append(bytes, SystemTime::now())) else {
+                return self.metrics.lost.increment(events.len() as u64);
+            };
+            let (written, rest) = bytes.split_at(taken);
+            // Each is one line.
+            let count = written.iter().filter(|byte| **byte == b'\n').count();
+            let (done, left) = events.split_at(count.min(events.len()));
+            let now = wall_ms();
+            done.iter().for_each(|r| self.metrics.delivered(r.at_ms, now));
+            (bytes, events) = (rest, left);
+            // What is written is not written again because an old file stays.
+            if let Err(error) = lines.prune() {
+                self.metrics.write_errors.increment(1);
+                tracing::error!(%error, "old files of events cannot be removed");
+            }
         }
     }
 

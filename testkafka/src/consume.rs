@@ -35,11 +35,17 @@ impl Kafka {
     /// Where neither can read.
     #[must_use]
     pub fn consume(&self, topic: &str) -> Vec<Message> {
-        if Command::new("kcat").arg("-V").output().is_ok() {
-            self.by_kcat(topic)
-        } else {
-            self.by_console(topic)
+        match self.consumer() {
+            "kcat" => self.by_kcat(topic),
+            _ => self.by_console(topic),
         }
+    }
+
+    /// The program that [`Self::consume`] reads by.
+    #[must_use]
+    pub fn consumer(&self) -> &'static str {
+        let has_kcat = Command::new("kcat").arg("-V").output().is_ok();
+        if has_kcat { "kcat" } else { "Kafka's console consumer" }
     }
 
     fn by_kcat(&self, topic: &str) -> Vec<Message> {
