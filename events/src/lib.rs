@@ -180,3 +180,76 @@ fn to_kafka(
 fn to_kafka(_: &config::Kafka, _: Writing) -> Result<Box<dyn FnOnce() + Send>, StartError> {
     Err(StartError::Kafka("this build has no Kafka".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::Path,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// The numbers of the events in the files.
+    fn numbers(dir: &Path) -> Vec<u64> {
+        let files = home::numbered(dir, "events-", ".jsonl").unwrap();
+        let texts = files.iter().map(|(_, path)| fs::read_to_string(path).unwrap());
+        let number = |line: &str| -> u64 {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["id"].as_str().unwrap().rsplit_once('-').unwrap().1.parse().unwrap()
+        };
+        texts.flat_map(|text| text.lines().map(number).collect::<Vec<_>>()).collect()
+    }
+
+    #[track_caller]
+    fn until(is_so: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_costs_no_more_than_what_finds_no_room_in_memory_and_nothing_comes_twice() {
+        let all = tempfile::tempdir().unwrap();
+        let (dir, away) = (all.path().join("events"), all.path().join("away"));
+        // A file for each event.
+        let limits = FileLimits {
+            file_bytes: 1,
+            file_age: Duration::from_secs(3600),
+            keep_files: 1000,
+            keep_bytes: 1 << 20,
+        };
+        let (sink, node) = (Sink::File(limits), "node".to_owned());
+        let config = Config {
+            sink,
+            dir: dir.clone(),
+            node,
+            messages: [false; 3],
+            queue_bytes: 2000,
+            sync: Duration::ZERO,
+        };
+        let (events, writer) = Events::start(config).unwrap();
+        let record = || {
+            let what = What::Online { device: "phone".to_owned() };
+            events.record(Event { user: "ada".to_owned(), what });
+        };
+        let queue = &events.0.as_ref().unwrap().queue;
+        record();
+        until(|| numbers(&dir) == [1]);
+        fs::rename(&dir, &away).unwrap();
+        record();
+        // Now it is the writer's, who cannot write it.
+        until(|| queue.bytes() == 0);
+        (0..100).for_each(|_| record());
+        fs::rename(&away, &dir).unwrap();
+        until(|| queue.bytes() == 0);
+        record();
+        writer.stop();
+        let written = numbers(&dir);
+        assert_eq!((&written[..3], written.last()), (&[1, 2, 3][..], Some(&103)));
+        assert!(written.is_sorted_by(|a, b| a < b), "{written:?}");
+    }
+}

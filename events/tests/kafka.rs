@@ -32,11 +32,13 @@ fn kafka() -> Option<&'static Program> {
 }
 
 fn start(dir: &std::path::Path, kafka: &Kafka) -> (Events, Writer) {
+    // Shorter than Kafka hangs: what it was sent is sent again then, and it has both.
+    let timeouts = ["socket.timeout.ms", "request.timeout.ms"];
     let sink = Sink::Kafka(To {
         brokers: vec![kafka.address()],
         topic: "events".to_owned(),
         spill_bytes: 64 << 20,
-        properties: BTreeMap::new(),
+        properties: timeouts.map(|name| (name.to_owned(), "1500".to_owned())).into(),
     });
     let (dir, node, sync) = (dir.to_owned(), "node".to_owned(), Duration::from_secs(1));
     Events::start(Config { sink, dir, node, messages: [false; 3], queue_bytes: 8 << 20, sync })

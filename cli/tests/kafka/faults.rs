@@ -139,6 +139,7 @@ async fn send_much(client: Client, user: usize) -> Vec<String> {
         assert_eq!(ack.status, AckStatus::Accepted, "nobody waits for the spill, or is refused");
         sent.push(base64(&begins));
     }
+    within(client.close()).await;
     sent
 }
 
