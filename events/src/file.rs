@@ -130,6 +130,11 @@ impl Lines {
         Ok(())
     }
 
+    /// The disk has what was written.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.current.as_ref().is_none_or(|current| !current.unsynced)
+    }
+
     /// Bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.others + self.current.as_ref().map_or(0, |current| current.len)

@@ -93,7 +93,8 @@ impl Writing {
             if last {
                 return;
             }
-            wait = IDLE.min(self.sync.max(Duration::from_millis(1)));
+            let left = self.sync.saturating_sub(synced.elapsed());
+            wait = if lines.is_synced() { IDLE } else { left.min(IDLE) };
         }
     }
 

@@ -36,7 +36,7 @@ fn storage_the_tests_of_kafka_pass_in_a_build_that_has_it() {
             cargo.env_remove(name);
         }
     }
-    // The whole workspace, so that all but what has the feature is built already.
+    // The whole workspace: so nearly all is built already, with the same features of what others wrote.
     cargo.args(["test", "--workspace", "--locked", "--features", FEATURES, "--test", "kafka"]);
     if profile != "debug" {
         cargo.args(["--profile", &profile]);
