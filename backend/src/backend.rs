@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_events::{Events, Writer};
 use edgeway_filter::Filter;
 use edgeway_linktls::{AddressProblem, Identity, Limits, incoming};
 use edgeway_proto::{
@@ -105,6 +106,9 @@ pub enum StartError {
         /// Why.
         problem: AddressProblem,
     },
+    /// Events cannot be written.
+    #[error(transparent)]
+    Events(#[from] edgeway_events::StartError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
@@ -127,6 +131,8 @@ pub struct Backend {
     store: Option<Arc<dyn Store>>,
     registry: Option<Registry>,
     placement: Placement,
+    /// Ends with the process.
+    events: Writer,
     /// The owners' tasks, which stop before those that carry their answers.
     owner_tasks: TaskTracker,
     stop_owners: CancellationToken,
@@ -193,6 +199,7 @@ impl Backend {
         let local_addr = socket.local_addr().map_err(listen)?;
         let welcome = Welcome { backend: random()?, name: config.name.clone() };
         let links = Links::new(welcome);
+        let (events, writer) = Events::start(config.events.clone())?;
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
@@ -204,7 +211,8 @@ impl Backend {
             let gateways: Arc<dyn Gateways> = Arc::new(links.clone());
             let (store, recorder) = (Arc::clone(store), Some(recorder.clone()));
             let environment = Environment { store, gateways, strokes, recorder };
-            let (config, stop) = (owner_config(&config, &filter), stop_owners.clone());
+            let (mut config, stop) = (owner_config(&config, &filter), stop_owners.clone());
+            config.events = events.clone();
             Some(Owner::start(config, kind, environment, &owner_tasks, stop))
         };
         let mut owned = Owned {
@@ -228,8 +236,8 @@ impl Backend {
             let mut owned = vec![Role::Room, Role::Peer];
             owned.extend(apart.then_some(Role::Binary));
             let owners = Owners::new(random()?, owned, tasks.clone());
-            let rooms_max = Arc::clone(&rooms_per_session);
-            Some(Access::new(owners, rooms_max, recorder.clone(), tasks.clone()))
+            let (rooms_max, tasks) = (Arc::clone(&rooms_per_session), tasks.clone());
+            Some(Access::new(owners, rooms_max, recorder.clone(), tasks, events.clone()))
         } else {
             None
         };
@@ -287,6 +295,7 @@ impl Backend {
             store,
             registry,
             placement,
+            events: writer,
             owner_tasks,
             stop_owners,
             tasks,
@@ -398,8 +407,13 @@ impl Backend {
         self.placement.disconnect();
         drop((self.access, self.owned, self.rooms, uplinks));
         self.writing.finish(LAST_WORDS).await;
-        // 6. The store goes, and it closes; that blocks while it writes and syncs.
-        let _ = tokio::task::spawn_blocking(move || drop(self.store)).await;
+        // 6. The store and the events go, and both close; that blocks while they write and sync.
+        let (store, events) = (self.store, self.events);
+        let close = move || {
+            events.stop();
+            drop(store);
+        };
+        let _ = tokio::task::spawn_blocking(close).await;
         ended
     }
 }

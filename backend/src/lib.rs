@@ -17,6 +17,7 @@ mod backend;
 pub mod config;
 mod control;
 pub mod directory;
+mod events;
 mod http2;
 mod links;
 mod placement;

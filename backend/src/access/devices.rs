@@ -62,6 +62,11 @@ pub(super) struct Devices {
 }
 
 impl Devices {
+    /// Devices that have a Session.
+    pub(super) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     /// Makes a Session its device's current one of its type.
     pub(super) fn claim(&mut self, identity: &Identity) -> Claim {
         let Identity { kind, session, generation, .. } = *identity;

@@ -22,6 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use edgeway_events::Events;
 use edgeway_proto::{
     Class, CloseCode,
     link::{self, Data, Stream, down_item},
@@ -71,10 +72,11 @@ impl Access {
         rooms_max: Arc<AtomicUsize>,
         recorder: Recorder,
         tasks: TaskTracker,
+        events: Events,
     ) -> Self {
         Self(Arc::new_cyclic(|inner| {
-            let table = Table::new(Showing::new(recorder, inner, owners.access()));
-            Inner { table, owners, rooms_max, tasks }
+            let showing = Showing::new(recorder, inner, owners.access());
+            Inner { table: Table::new(showing, events), owners, rooms_max, tasks }
         }))
     }
 

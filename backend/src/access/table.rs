@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use edgeway_events::Events;
 use edgeway_proto::rooms::SessionRef;
 use parking_lot::Mutex;
 
@@ -19,7 +20,7 @@ use super::{
     session::{Identity, Session},
     shown::{Showing, Shown},
 };
-use crate::links::Link;
+use crate::{events, links::Link};
 
 /// Locks that the Sessions share: enough that readers of different links seldom meet.
 const SHARDS: usize = 64;
@@ -61,10 +62,12 @@ pub(super) struct Table {
     grace: Mutex<Grace>,
     start: Instant,
     count: AtomicUsize,
+    events: Events,
 }
 
 impl Table {
-    pub(super) fn new(showing: Showing) -> Self {
+    /// Who comes online and who goes offline is recorded in `events`.
+    pub(super) fn new(showing: Showing, events: Events) -> Self {
         Self {
             showing,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
@@ -72,6 +75,7 @@ impl Table {
             grace: Mutex::new(Grace::new(KEPT_MAX)),
             start: Instant::now(),
             count: AtomicUsize::new(0),
+            events,
         }
     }
 
@@ -94,7 +98,19 @@ impl Table {
         if self.is_full() {
             return Claim::Full;
         }
-        self.devices.lock().claim(identity)
+        self.record(identity, |devices| devices.claim(identity))
+    }
+
+    /// Records, in order, that by this a device has come or gone.
+    fn record<T>(&self, identity: &Identity, work: impl FnOnce(&mut Devices) -> T) -> T {
+        let mut devices = self.devices.lock();
+        let before = devices.len();
+        let done = work(&mut devices);
+        if devices.len() != before {
+            let is_online = devices.len() > before;
+            events::device(&self.events, &identity.user, &identity.device, is_online);
+        }
+        done
     }
 
     /// The Session of the same type that a device has, and its generation.
@@ -167,7 +183,8 @@ impl Table {
         let entry = self.shard(session).lock().remove(&session)?;
         let count = self.count.fetch_sub(1, Ordering::Relaxed) - 1;
         metrics::gauge!("edgeway_access_sessions").set(count as f64);
-        self.devices.lock().release(&entry.session.identity);
+        let identity = &entry.session.identity;
+        self.record(identity, |devices| devices.release(identity));
         self.grace.lock().forget(session);
         Some(entry)
     }

@@ -4,6 +4,7 @@
 mod auth;
 mod check;
 mod discovery;
+mod events;
 mod filter;
 mod nodes;
 mod raw;
@@ -17,6 +18,8 @@ use edgeway_linktls::{Identity, Links};
 
 pub use auth::{Auth, Checked, Listed, RawAuth, RawCallback, RawKey, RawTokens};
 pub use discovery::Discovery;
+use edgeway_events::config::Config as Events;
+pub use edgeway_events::config::RawEvents;
 pub use filter::{Filter, RawFilter};
 pub use nodes::{Place, parse_places};
 pub use raw::{
@@ -83,6 +86,8 @@ pub struct Config {
     pub advertise: Option<String>,
     /// How instances are found.
     pub discovery: Discovery,
+    /// Where it is recorded what users do.
+    pub events: Events,
     /// Whether others find this process in the registry.
     pub registers: bool,
     /// What it tells there of itself, beside its load.
@@ -198,6 +203,7 @@ pub fn validate(
     let slot = check.slot(raw.backend.slot);
     let name = check.name(raw.backend.name);
     let store = check.store(raw.store);
+    let events = check.events(raw.events, &data_dir, &name);
     let on_redis = matches!(store, StoreConfig::Redis(_));
     let config = Config {
         listen,
@@ -214,6 +220,7 @@ pub fn validate(
         nodes: check.nodes(&raw.nodes, on_redis),
         links: links.identity().cloned(),
         discovery: check.discovery(&raw.discovery),
+        events,
         registers: on_redis,
         report: Report::default(),
     };

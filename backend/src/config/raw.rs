@@ -1,5 +1,6 @@
 //! What the config file says: one struct a section, unknown keys refused, nothing checked yet.
 
+use edgeway_events::config::RawEvents;
 use serde::Deserialize;
 
 use super::{RawAuth, RawFilter};
@@ -24,6 +25,8 @@ pub struct RawConfig {
     pub nodes: RawNodes,
     /// `[discovery]`
     pub discovery: RawDiscovery,
+    /// `[events]`
+    pub events: RawEvents,
 }
 
 /// `[backend]`: this process.

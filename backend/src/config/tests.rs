@@ -59,6 +59,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             binary: Vec::new(),
         },
         discovery: RawDiscovery { lease_ms: Some(1), dns_ms: Some(0) },
+        events: RawEvents { sink: Some("nowhere".into()), ..RawEvents::default() },
     };
     assert_eq!(
         keys(raw),
@@ -68,6 +69,7 @@ fn every_problem_is_reported_at_once_with_its_key() {
             "backend.slot",
             "backend.name",
             "store.engine",
+            "events.sink",
             "backend.advertise",
             "history.sync",
             "rooms.chat_per_second",

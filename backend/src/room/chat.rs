@@ -196,9 +196,10 @@ impl Room {
             if *chosen {
                 (status, place) = (AckStatus::Accepted, seq);
                 let end = ends.next().unwrap_or(start);
+                let device = self.senders.key(sender);
+                fx.notes.message(Class::Chat, seq, device, id, || frames.slice(start..end));
                 if stored {
                     let (time_ms, expires_ms) = (candidate.time_ms, candidate.expires_ms);
-                    let device = self.senders.key(sender);
                     let frame = frames.slice(start..end);
                     records.push(device_record(seq, device, id, time_ms, expires_ms, "", frame));
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, rooms};
 
-use super::log::Later;
+use super::{log::Later, notes::Notes};
 use crate::store::Record;
 
 /// A Session, as its gateway names it.
@@ -260,6 +260,8 @@ pub struct Effects {
     pub counts: Counts,
     /// Those whom others see come and go.
     pub moves: Moves,
+    /// For the events.
+    pub(crate) notes: Notes,
     /// Small frames are cut from here, so that not each is an allocation.
     scratch: BytesMut,
 }
@@ -275,6 +277,11 @@ const SCRATCH_BYTES: usize = 4096;
 const PUBLISH_BYTES: usize = 256 * 1024;
 
 impl Effects {
+    /// Where this is noted, too.
+    pub(crate) fn noting(notes: Notes) -> Self {
+        Self { notes, ..Self::default() }
+    }
+
     /// Frames that `encode` appends, for one client, on its signal lane.
     pub(crate) fn tell(&mut self, session: SessionId, encode: impl FnOnce(&mut BytesMut)) {
         self.tell_on(session, Class::Signal, encode);

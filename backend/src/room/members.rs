@@ -30,13 +30,16 @@ pub(crate) struct Members {
     route: BTreeMap<u64, u32>,
     /// A gateway has come or gone.
     route_changed: bool,
+    /// Users who have come (`true`) or gone by the present event.
+    moves: Vec<(Text, bool)>,
     pub(crate) presence: Presence,
 }
 
 impl Members {
     pub(crate) fn new(presence: Presence) -> Self {
         let (sessions, users, route) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { sessions, users, route, route_changed: false, presence }
+        let (route_changed, moves) = (false, Vec::new());
+        Self { sessions, users, route, route_changed, moves, presence }
     }
 
     pub(crate) fn get(&self, session: SessionId) -> Option<&Member> {
@@ -58,6 +61,11 @@ impl Members {
     /// Whether the route may be another one than when this was asked last.
     pub(crate) fn take_route_changed(&mut self) -> bool {
         std::mem::take(&mut self.route_changed)
+    }
+
+    /// Who came and went since this was emptied.
+    pub(crate) fn moves(&mut self) -> &mut Vec<(Text, bool)> {
+        &mut self.moves
     }
 
     pub(crate) fn set_route_changed(&mut self) {
@@ -93,6 +101,7 @@ impl Members {
                 Entry::Vacant(none) => {
                     none.insert(1);
                     self.presence.touch(&member.user, false, users, now);
+                    self.moves.push((member.user.clone(), true));
                 }
             }
         }
@@ -104,6 +113,7 @@ impl Members {
         if !member.send_only {
             if count_down(&mut self.users, &member.user) {
                 self.presence.touch(&member.user, true, self.users.len(), now);
+                self.moves.push((member.user.clone(), false));
             }
             self.route_changed |= count_down(&mut self.route, &session.gateway);
         }

@@ -18,6 +18,7 @@ mod filter;
 mod join;
 mod log;
 mod members;
+mod notes;
 mod policy;
 mod presence;
 mod send;
@@ -44,6 +45,7 @@ pub use filter::Filtering;
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
+pub(crate) use notes::{Note, Notes, Wanted};
 use presence::{Beat, Presence};
 use senders::Senders;
 pub(crate) use senders::device_key;
@@ -165,6 +167,7 @@ impl Room {
 
     /// Takes an event, and adds what follows to the effects.
     pub fn apply(&mut self, event: Event, now: Now, fx: &mut Effects) {
+        let cause = notes::cause(&event);
         match event {
             Event::Join(join) => self.join(join, now, fx),
             Event::Leave { session, access, request } => {
@@ -191,6 +194,7 @@ impl Room {
             Event::Fenced => self.fenced(now, fx),
             Event::Tick => self.tick(now, fx),
         }
+        self.note_moves(cause, fx);
         self.tell_route(fx);
         self.arm(now, fx);
     }

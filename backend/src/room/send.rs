@@ -217,6 +217,8 @@ impl Room {
         fx.publish(class, batch.first, &batch.frames, ends);
         let mut seq = batch.first;
         for (frame, entry) in batch.cut().zip(&batch.entries) {
+            let device = self.senders.key(entry.sender);
+            fx.notes.message(class, seq, device, entry.id, || frame.clone());
             if !entry.key.is_empty() {
                 let frame = if entry.removes { &[][..] } else { &frame[..] };
                 self.state.set(&entry.key, seq, frame, entry.expires_ms, now.wall_ms);

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use edgeway_events::Events;
 use parking_lot::RwLock;
 
 use crate::room::RoomConfig;
@@ -55,6 +56,8 @@ pub struct OwnerConfig {
     pub joins_waiting: usize,
     /// How long a shard that is to end may take to store what it has accepted.
     pub drain: Duration,
+    /// Where it is recorded who comes and goes, and what is said.
+    pub events: Events,
 }
 
 impl Default for OwnerConfig {
@@ -80,6 +83,7 @@ impl Default for OwnerConfig {
             names_bytes: 16 << 20,
             joins_waiting: 10_000,
             drain: Duration::from_secs(5),
+            events: Events::default(),
         }
     }
 }

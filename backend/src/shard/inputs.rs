@@ -18,6 +18,7 @@ use super::{
     unreachable,
 };
 use crate::{
+    events,
     room::{Effect, Event, Join, Loaded, Room, SessionId},
     store::{Append, LogId, StoreError},
 };
@@ -65,6 +66,7 @@ impl Shard {
         let before = open.room.pending_bytes();
         open.room.configure(&self.room_config, self.now);
         open.room.apply(event, self.now, &mut self.fx);
+        events::record(&self.shared.config.events, group, &open.name, &mut self.fx.notes.list);
         self.pending_bytes = self.pending_bytes + open.room.pending_bytes() - before;
         if !open.committing && open.room.wants_append() {
             open.committing = true;

@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     directory::Listing,
-    room::{Effects, Event, Loaded, Now, Room, RoomConfig, SessionId},
+    events,
+    room::{Effects, Event, Loaded, Notes, Now, Room, RoomConfig, SessionId},
     store::StoreError,
 };
 
@@ -170,7 +171,7 @@ impl Shard {
         let config = &shared.config;
         let (done_tx, done) = mpsc::unbounded_channel();
         let listings = Listings::new(shared.kind, shared.recorder.as_ref(), &done_tx);
-        let mut fx = Effects::default();
+        let mut fx = Effects::noting(Notes::new(events::wanted(&config.events, shared.kind)));
         fx.moves.wanted = listings.is_some();
         Self {
             metrics: Arc::new(super::metrics::Metrics::new(shared.kind, index)),

@@ -278,6 +278,7 @@ impl File {
                 ..raw.filter.clone()
             },
             discovery: raw.discovery.clone(),
+            events: raw.events.clone(),
             nodes: backend::RawNodes {
                 room: nodes("room"),
                 binary: nodes("binary"),

@@ -2,7 +2,7 @@
 //! keys are refused; nothing is checked yet.
 
 use edgeway_backend::config::{
-    RawAuth, RawBackend, RawDiscovery, RawFilter, RawHistory, RawRooms, RawStore,
+    RawAuth, RawBackend, RawDiscovery, RawEvents, RawFilter, RawHistory, RawRooms, RawStore,
 };
 use edgeway_dispatch::config::RawDispatch;
 use edgeway_gateway::config::{RawBackends, RawGateway};
@@ -26,6 +26,7 @@ pub struct RawFile {
     pub links: RawLinks,
     pub discovery: RawDiscovery,
     pub dispatch: RawDispatch,
+    pub events: RawEvents,
     pub http: RawHttp,
     pub log: RawLog,
     pub runtime: RawRuntime,

@@ -44,7 +44,8 @@ pub const OF_LOGS: &str = "log.level";
 pub const OF_LINKS: &str = "links.";
 
 /// Sections with passwords: their values are nobody's business.
-const SECRET: [&str; 4] = ["auth.", "dispatch.clusters.", "dispatch.ticket_keys", "store."];
+const SECRET: [&str; 5] =
+    ["auth.", "dispatch.clusters.", "dispatch.ticket_keys", "events.kafka.properties.", "store."];
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -34,6 +34,11 @@ pub async fn connect(dir: &Path, addr: &str, quic: bool, n: usize) -> (Client, E
     within(Client::connect(config)).await.unwrap()
 }
 
+/// Takes what happens, for who does not look at it: else no more comes.
+pub fn drain(mut events: Events) {
+    tokio::spawn(async move { while events.next().await.is_some() {} });
+}
+
 /// Signals, each after the ack of the one before, and strokes, until told to stop; gives how many of
 /// each.
 pub async fn speak(room: Room, user: usize, stop: Arc<AtomicBool>) -> [u64; 2] {
