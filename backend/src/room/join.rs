@@ -160,6 +160,7 @@ impl Room {
         for join in std::mem::take(&mut self.waiting) {
             self.refuse_join(&join, ErrorCode::Unavailable, "the room has moved", fx);
         }
+        self.push_fenced(fx);
         self.strokes_fenced(fx);
     }
 

@@ -20,6 +20,7 @@ mod log;
 mod members;
 mod policy;
 mod presence;
+mod push;
 mod send;
 mod senders;
 mod state;
@@ -38,13 +39,15 @@ use edgeway_proto::{Class, ErrorCode, Seq, Text};
 use crate::store::{Append, LogHead, LogId, Record};
 use chat::Chat;
 pub use config::RoomConfig;
-pub(crate) use event::RETRY_AFTER_MS;
-pub use event::{Ask, Counts, Effect, Effects, Event, Join, Move, Moves, Now, SessionId};
+pub use event::{Ask, Asker, Counts, Effect, Effects, Event, Join, Move, Moves, Now, SessionId};
+pub(crate) use event::{RETRY_AFTER_MS, refused_push};
 pub use filter::Filtering;
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
 use presence::{Beat, Presence};
+pub use push::Push;
+use push::Pushes;
 use senders::Senders;
 pub(crate) use senders::device_key;
 use state::State;
@@ -111,6 +114,7 @@ pub struct Room {
     /// Joins of devices whose messages are not stored yet.
     waiting: Vec<Join>,
     strokes: Strokes,
+    pushes: Pushes,
     /// What waits for the store, in bytes.
     pending_bytes: usize,
     /// The earliest wake that was asked for and has not come.
@@ -129,6 +133,7 @@ impl Room {
         for class in Class::ALL {
             senders.restore(class, &loaded.heads[class.index()]);
         }
+        let pushes = Pushes::restore(&loaded, now);
         let mut state = State::new(config.state_keys, config.state_bytes);
         state.restore(loaded.state);
         // Versions of a later owner are later, so that no client takes them for old ones.
@@ -147,6 +152,7 @@ impl Room {
             state,
             waiting: Vec::new(),
             strokes: Strokes::new(kind),
+            pushes,
             pending_bytes: 0,
             armed: None,
             empty_since: Some(now.since_start),
@@ -185,6 +191,7 @@ impl Room {
             Event::Send { session, send, store_full } => {
                 self.send(session, send, store_full, now, fx);
             }
+            Event::Push { push, store_full } => self.push(push, store_full, now, fx),
             Event::Members { session, members } => self.member_page(session, &members, fx),
             Event::Appended(class) => self.appended(class, now, fx),
             Event::ChatSettled(upto) => self.chat.settle(upto),

@@ -1,6 +1,7 @@
 //! What a room promises, one promise at a time.
 
 mod filtering;
+mod push;
 
 use std::{sync::Arc, time::Duration};
 

@@ -16,6 +16,7 @@ mod metrics;
 mod names;
 mod outbox;
 mod owner;
+mod push;
 mod queue;
 mod requests;
 mod storing;

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     Kind,
     metrics::{level, name},
-    owner::{Access, Routes},
+    owner::{Access, Routes, push_bytes},
     queue,
 };
 use crate::store::{Store, StoreError};
@@ -62,10 +62,33 @@ impl Names {
     }
 }
 
-/// A join whose room's handle is not known here.
+/// What is for a room whose handle is not known here.
 pub(super) struct LookUp {
     pub(super) access: Arc<Access>,
-    pub(super) join: rooms::Join,
+    pub(super) wants: Wants,
+}
+
+/// What it is.
+pub(super) enum Wants {
+    Join(Box<rooms::Join>),
+    Push(rooms::Push),
+}
+
+impl Wants {
+    pub(super) fn room(&self) -> &str {
+        match self {
+            Self::Join(join) => &join.room,
+            Self::Push(push) => &push.room,
+        }
+    }
+
+    /// What it takes while its handle is asked for.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Join(join) => 2 * join.room.len() + join.user.len(),
+            Self::Push(push) => push_bytes(push),
+        }
+    }
 }
 
 /// Names that are asked for in one go: as many as a Session may join in one call.
@@ -114,33 +137,30 @@ impl Finder {
 }
 
 impl Routes {
-    /// Asks for the handles of a batch, and passes its joins on.
+    /// Asks for the handles of a batch, and passes on what is for them.
     async fn find(self: Arc<Self>, batch: Vec<LookUp>, turn: OwnedSemaphorePermit) {
-        let mut names: Vec<String> = batch.iter().map(|l| l.join.room.clone()).collect();
+        let mut names: Vec<String> = batch.iter().map(|l| l.wants.room().to_owned()).collect();
         names.sort_unstable();
         names.dedup();
         let create = self.shared.live.create_rooms() || self.shared.kind == Kind::Inbox;
         let found = handles(&*self.shared.store, &names, create).await;
         drop(turn);
         let found: HashMap<String, _> = names.into_iter().zip(found).collect();
-        for LookUp { access, join } in batch {
-            match found.get(&join.room) {
+        for LookUp { access, wants } in batch {
+            let (code, detail) = match found.get(wants.room()) {
                 Some(Ok(Some(group))) => {
-                    if self.names.handles.peek(&*join.room).is_none() {
-                        self.names.remember(join.room.clone(), *group);
+                    if self.names.handles.peek(wants.room()).is_none() {
+                        self.names.remember(wants.room().to_owned(), *group);
                     }
-                    if let Some(to) = self.join(*group, access.id, join) {
+                    if let Some(to) = self.wanted(*group, access.id, wants) {
                         self.shards[to.shard].control.send(to.input, to.bytes).await;
                     }
+                    continue;
                 }
-                Some(Ok(None)) => {
-                    self.refuse(&access, &join, ErrorCode::NoSuchRoom, "there is no such room");
-                }
-                Some(Err(_)) | None => {
-                    let detail = "the room cannot be looked up now";
-                    self.refuse(&access, &join, ErrorCode::Unavailable, detail);
-                }
-            }
+                Some(Ok(None)) => (ErrorCode::NoSuchRoom, "there is no such room"),
+                Some(Err(_)) | None => (ErrorCode::Unavailable, "the room cannot be looked up now"),
+            };
+            self.refuse(&access, &wants, code, detail);
         }
     }
 }
