@@ -1,5 +1,5 @@
 //! HTTP beside the product: metrics for Prometheus, health for whoever restarts processes, who is where, the load,
-//! and dispatch.
+//! dispatch, and the API for business systems.
 
 mod directory;
 
@@ -20,6 +20,7 @@ use axum::{
 };
 use edgeway_backend::directory::Lookup;
 use edgeway_dispatch::Dispatch;
+use edgeway_push::{Api, no_method, no_path};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use tokio::{net::TcpListener, time::MissedTickBehavior};
@@ -125,6 +126,7 @@ impl Http {
         health: Arc<Health>,
         stat: Stat,
         dispatch: Option<Dispatch>,
+        push: Api,
         stop: CancellationToken,
     ) {
         let is_loopback = self.addr().is_ok_and(|addr| addr.ip().is_loopback());
@@ -141,6 +143,9 @@ impl Http {
             .route(edgeway_dispatch::service::PATH, any(dispatch_to))
             .with_state(served)
             .merge(directory)
+            .merge(push.routes().0)
+            .fallback(no_path)
+            .method_not_allowed_fallback(no_method)
             .into_make_service_with_connect_info::<SocketAddr>();
         tokio::select! {
             result = axum::serve(listener, router) => if let Err(error) = result {

@@ -23,11 +23,8 @@ impl Caller {
     /// It may not, or not now.
     pub(crate) fn may(&self, scope: Scope, count: usize) -> Result<(), Problem> {
         if !self.0.may(scope) {
-            let detail = format!(
-                "the API key `{}` lacks the scope `{}`",
-                self.0.key.name,
-                scope.name()
-            );
+            let detail =
+                format!("the API key `{}` lacks the scope `{}`", self.0.key.name, scope.name());
             let title = "The API key may not do this";
             return Err(Problem::new(StatusCode::FORBIDDEN, "no_scope", title, detail));
         }

@@ -90,7 +90,9 @@ pub fn validate(raw: &RawPush) -> Result<Config, Vec<ConfigProblem>> {
             let (from, to) = PER_SECOND_RANGE.into_inner();
             problem(
                 at("per_second"),
-                format!("{per_second} is out of range; {from} to {to} are allowed, {PER_SECOND} is the default"),
+                format!(
+                    "{per_second} is out of range; {from} to {to} are allowed, {PER_SECOND} is the default"
+                ),
             );
         }
         if let Some(hash) = hash {
@@ -117,9 +119,13 @@ mod tests {
             scopes: scopes.iter().map(ToString::to_string).collect(),
             per_second,
         };
-        let raw = RawPush { keys: BTreeMap::from([("a".into(), key(&hash, &["send", "read"], None))]) };
+        let raw =
+            RawPush { keys: BTreeMap::from([("a".into(), key(&hash, &["send", "read"], None))]) };
         let config = validate(&raw).unwrap();
-        assert_eq!((config.keys[0].scopes, config.keys[0].per_second), ([true, false, true], 1_000));
+        assert_eq!(
+            (config.keys[0].scopes, config.keys[0].per_second),
+            ([true, false, true], 1_000)
+        );
         let raw = RawPush {
             keys: BTreeMap::from([
                 ("a".into(), key(&hash, &["send"], None)),
@@ -129,7 +135,13 @@ mod tests {
         };
         let problems = validate(&raw).unwrap_err();
         let keys: Vec<_> = problems.iter().map(|p| p.key.as_str()).collect();
-        let expected = ["push.keys.b.hash", "push.keys.b.scopes.0", "push.keys.b.per_second", "push.keys.c.hash", "push.keys.c.scopes"];
+        let expected = [
+            "push.keys.b.hash",
+            "push.keys.b.scopes.0",
+            "push.keys.b.per_second",
+            "push.keys.c.hash",
+            "push.keys.c.scopes",
+        ];
         assert_eq!(keys, expected);
     }
 }

@@ -165,7 +165,11 @@ impl InUse {
         limit.at = now;
         if limit.left < 1.0 {
             let secs = (1.0 - limit.left) / per_second;
-            return Err(std::time::Duration::from_secs_f64(secs).as_millis().try_into().unwrap_or(u64::MAX).max(1));
+            return Err(std::time::Duration::from_secs_f64(secs)
+                .as_millis()
+                .try_into()
+                .unwrap_or(u64::MAX)
+                .max(1));
         }
         #[expect(clippy::cast_precision_loss, reason = "thousands")]
         {
@@ -185,7 +189,8 @@ mod tests {
 
     fn in_use(per_second: u32, now: Instant) -> (Keys, Made) {
         let made = make_key().unwrap();
-        let key = Key { name: "a".into(), hash: made.hash, scopes: [true, false, false], per_second };
+        let key =
+            Key { name: "a".into(), hash: made.hash, scopes: [true, false, false], per_second };
         (Keys::new(&[key], &Keys::default(), now), made)
     }
 

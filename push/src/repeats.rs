@@ -180,7 +180,8 @@ mod tests {
     async fn answers_are_forgotten_after_a_time_and_the_oldest_above_count_or_bytes() {
         let repeats = Repeats::default();
         let start = Instant::now();
-        let ask = async |id, now| repeats.answer((id, 0), now, || async { ok("x") }).await.unwrap().1;
+        let ask =
+            async |id, now| repeats.answer((id, 0), now, || async { ok("x") }).await.unwrap().1;
         assert!(!ask(1, start).await);
         assert!(ask(1, start + KEEP - Duration::from_secs(1)).await);
         assert!(!ask(1, start + KEEP).await);

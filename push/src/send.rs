@@ -5,10 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-};
+use axum::{extract::State, http::StatusCode};
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use bytes::Bytes;
 use edgeway_backend::push::{Inbox as Space, Message, PushError, Sent as Placed, Target};
@@ -225,7 +222,8 @@ pub(crate) async fn to_rooms(
 ) -> Result<Answered, Problem> {
     let new: NewMessages = body.json()?;
     if !(1..=ROOMS_MAX).contains(&new.rooms.len()) {
-        let detail = format!("`rooms` has {} names; there may be 1 to {ROOMS_MAX}", new.rooms.len());
+        let detail =
+            format!("`rooms` has {} names; there may be 1 to {ROOMS_MAX}", new.rooms.len());
         return Err(Problem::bad(detail));
     }
     let mut seen = HashSet::new();
