@@ -31,6 +31,7 @@ use crate::{
     config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, StoreConfig},
     control::{Control, owner_config},
     directory::{self, Directory, Lookup, MemoryDirectory, Writing},
+    everywhere::Everywhere,
     http2,
     links::{LinkService, Links},
     placement::{Own, Owned, Placement},
@@ -125,6 +126,7 @@ pub struct Backend {
     /// How the owner of rooms reaches those of their strokes.
     rooms: Option<Rooms>,
     pusher: Option<Pusher>,
+    everywhere: Option<Everywhere>,
     control: Control,
     store: Option<Arc<dyn Store>>,
     registry: Option<Registry>,
@@ -201,6 +203,13 @@ impl Backend {
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
         let filter = Arc::new(Filter::default());
+        let mut everywhere = None;
+        if let Some(store) = store.as_ref().filter(|_| roles.has(Role::Room)) {
+            let mut rules = Everywhere::new(Arc::clone(store), Arc::clone(&filter));
+            // Before anybody can speak.
+            rules.look().await;
+            everywhere = Some(rules);
+        }
         let opened = open_directory(&config, &tell).await?;
         let (recorder, writing, lookup) = directory::start(opened);
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
@@ -295,6 +304,7 @@ impl Backend {
             owned,
             rooms,
             pusher,
+            everywhere,
             control,
             store,
             registry,
@@ -360,6 +370,9 @@ impl Backend {
         let stop_serving = CancellationToken::new();
         if let Some(rooms) = &self.rooms {
             Owners::keep_all(rooms, &stop_serving);
+        }
+        if let Some(everywhere) = self.everywhere {
+            self.owner_tasks.spawn(everywhere.run(self.stop_owners.clone()));
         }
         if let Some(pusher) = &self.pusher {
             Owners::keep_all(pusher, &stop_serving);

@@ -18,6 +18,7 @@ mod backend;
 pub mod config;
 mod control;
 pub mod directory;
+mod everywhere;
 mod http2;
 mod links;
 mod placement;

@@ -15,8 +15,11 @@ use std::{
 use bytes::Bytes;
 use edgeway_proto::{
     Class, ErrorCode, Seq,
+    frame::{self, Deliver},
     link::Stream,
-    rooms::{self, from_owner_item, push::Ask, pushed::Answer, to_owner_item::Item},
+    rooms::{
+        self, from_owner_item, push::Ask, push_rule::Kind, pushed::Answer, to_owner_item::Item,
+    },
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -27,9 +30,12 @@ use tokio::{
 use crate::{
     access::{Node, OwnerId, Owners, User},
     auth::{check_name, check_user},
+    everywhere,
     roles::Role,
     shard::{Replies, Reply},
 };
+
+pub use crate::room::Change;
 
 /// What may be on its way to owners at a time; each is answered within [`ANSWER`].
 pub const WAITING_MAX: usize = 20_000;
@@ -65,6 +71,15 @@ impl Target {
     pub fn room(name: &str) -> Result<Self, &'static str> {
         check_name(name)?;
         Ok(Self { role: Role::Room, name: format!("chat:{name}") })
+    }
+
+    /// Where it is kept who is muted and blocked in all rooms, for one user.
+    ///
+    /// # Errors
+    /// What is wrong with the user's name, to follow "the name ...".
+    pub fn everywhere(user: &str) -> Result<Self, &'static str> {
+        check_user(user)?;
+        Ok(Self { role: Role::Room, name: everywhere::room_of(user) })
     }
 
     /// An inbox of a user.
@@ -175,8 +190,67 @@ impl WeakPusher {
             Some(Answer::Sent(sent)) => {
                 Ok(Sent { place: sent.place.map(Seq::from), repeat: sent.repeat })
             }
-            None => Err(unknown()),
+            _ => Err(unknown()),
         }
+    }
+
+    /// Changes who may be in a room and who may speak; answered once it is stored. Whether something had to change.
+    ///
+    /// # Errors
+    /// Why it was not done; where it is `Unavailable`, it may have been.
+    pub async fn rule(&self, to: &Target, change: Change) -> Result<bool, PushError> {
+        let (kind, user, until) = match change {
+            Change::Mute(user, until) => (Kind::Mute, user, until),
+            Change::Block(user, until) => (Kind::Block, user, until),
+            Change::MuteRoom(until) => (Kind::MuteRoom, String::new(), until),
+            Change::Close(closed) => (Kind::Close, String::new(), closed.then_some(0)),
+        };
+        let (kind, on, until_ms) = (kind.into(), until.is_some(), until.unwrap_or_default());
+        let rule = rooms::PushRule { kind, user, on, until_ms };
+        match self.ask(to, Stream::Control, Ask::Rule(rule)).await? {
+            Some(Answer::Sent(sent)) => Ok(!sent.repeat),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// All Sessions of a user leave a room; how many.
+    ///
+    /// # Errors
+    /// Why it was not done; where it is `Unavailable`, it may have been.
+    pub async fn kick(&self, to: &Target, user: &str) -> Result<u64, PushError> {
+        check_user(user).map_err(|why| {
+            PushError::Refused(ErrorCode::BadRequest, format!("the user's name {why}"))
+        })?;
+        let kick = rooms::PushKick { user: user.to_owned() };
+        match self.ask(to, Stream::Control, Ask::Kick(kick)).await? {
+            Some(Answer::Kicked(kicked)) => Ok(kicked.sessions),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// The room's state: the latest signal of each key, in the order of their places.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn state(&self, of: &Target) -> Result<Vec<Deliver>, PushError> {
+        let answer = self.ask(of, Stream::Bulk, Ask::State(rooms::PushState {})).await?;
+        Ok(page(answer)?.messages)
+    }
+
+    /// What is stored of a class behind a place: at most `limit` messages, 1 to 200, that are not void.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    pub async fn history(
+        &self,
+        of: &Target,
+        class: Class,
+        after: Seq,
+        limit: u32,
+    ) -> Result<Page, PushError> {
+        let (class, after) = (edgeway_proto::link::Class::from(class).into(), Some(after.into()));
+        let history = rooms::PushHistory { class, after, limit };
+        page(self.ask(of, Stream::Bulk, Ask::History(history)).await?)
     }
 
     async fn ask(
@@ -208,6 +282,30 @@ impl WeakPusher {
         }
         Err(PushError::Unavailable(why))
     }
+}
+
+/// Messages of a room, oldest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// Whole, as members get them.
+    pub messages: Vec<Deliver>,
+    /// All up to here has been looked at: where the next page begins.
+    pub upto: Seq,
+    /// There is more.
+    pub more: bool,
+    /// Some that followed are no longer kept.
+    pub truncated: bool,
+}
+
+fn page(answer: Option<Answer>) -> Result<Page, PushError> {
+    let Some(Answer::Records(records)) = answer else { return Err(unknown()) };
+    let rooms::PushRecords { mut frames, upto, more, truncated } = records;
+    let mut messages = Vec::new();
+    while let Ok(Some(raw)) = frame::split(&mut frames) {
+        messages.push(Deliver::parse(raw.body).map_err(|_| unknown())?);
+    }
+    let upto = upto.map(Seq::from).unwrap_or_default();
+    Ok(Page { messages, upto, more, truncated })
 }
 
 /// An owner of a later version.

@@ -308,7 +308,8 @@ impl Server {
         reload.discovery(Arc::clone(&discovery));
         let reload = Arc::new(reload);
         let lookup = backend.as_ref().map(Backend::directory);
-        self.push.started(backend.as_ref().and_then(Backend::pusher));
+        let pusher = backend.as_ref().and_then(Backend::pusher);
+        self.push.started(pusher.zip(lookup.clone()));
         let ready = ready(gateway.as_ref(), backend.as_ref(), Arc::clone(&discovery));
         health.started(ready, Arc::clone(&reload), lookup);
         let core = Handle::current();

@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use edgeway_backend::push::WeakPusher;
+use edgeway_backend::{directory::Lookup, push::WeakPusher};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::openapi::{
@@ -22,9 +22,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     config::Config,
     keys::{InUse, Keys},
+    moderate,
     problem::Problem,
+    read,
     repeats::{Answer, Repeats},
-    send,
+    send, set,
 };
 
 /// Bytes of a body: a payload of the largest size with all of its characters escaped, and a thousand names.
@@ -46,7 +48,7 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     keys: RwLock<Arc<Keys>>,
     /// Set once all parts of the process are there; none without the role push.
-    pusher: OnceLock<Option<WeakPusher>>,
+    started: OnceLock<Option<(WeakPusher, Lookup)>>,
     repeats: Repeats,
     bodies: Arc<Semaphore>,
 }
@@ -57,7 +59,7 @@ impl Api {
     pub fn new(config: &Config) -> Self {
         let api = Self(Arc::new(Inner {
             keys: RwLock::default(),
-            pusher: OnceLock::new(),
+            started: OnceLock::new(),
             repeats: Repeats::default(),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES / PIECE_BYTES)),
         }));
@@ -72,10 +74,11 @@ impl Api {
         *keys = Arc::new(new);
     }
 
-    /// All parts of the process are there; with the role push this is how it reaches the owners.
-    pub fn started(&self, pusher: Option<WeakPusher>) {
+    /// All parts of the process are there; with the role push this is how it reaches the owners, and
+    /// learns who is where.
+    pub fn started(&self, parts: Option<(WeakPusher, Lookup)>) {
         // Once for each process.
-        let _ = self.0.pusher.set(pusher);
+        let _ = self.0.started.set(parts);
     }
 
     /// What is served, and the document of it.
@@ -85,6 +88,19 @@ impl Api {
             .routes(routes!(send::to_room))
             .routes(routes!(send::to_rooms))
             .routes(routes!(send::to_user))
+            .routes(routes!(set::set, set::remove))
+            .routes(routes!(read::state))
+            .routes(routes!(read::history))
+            .routes(routes!(read::members))
+            .routes(routes!(read::user))
+            .routes(routes!(moderate::kick))
+            .routes(routes!(moderate::open))
+            .routes(routes!(moderate::close))
+            .routes(routes!(moderate::mute, moderate::unmute))
+            .routes(routes!(moderate::mute_room, moderate::unmute_room))
+            .routes(routes!(moderate::block, moderate::unblock))
+            .routes(routes!(moderate::mute_everywhere, moderate::unmute_everywhere))
+            .routes(routes!(moderate::block_everywhere, moderate::unblock_everywhere))
             .split_for_parts();
         let components = document.components.get_or_insert_default();
         let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
@@ -95,8 +111,16 @@ impl Api {
     }
 
     pub(crate) fn pusher(&self) -> Result<&WeakPusher, Problem> {
-        match self.0.pusher.get() {
-            Some(Some(pusher)) => Ok(pusher),
+        self.parts().map(|(pusher, _)| pusher)
+    }
+
+    pub(crate) fn lookup(&self) -> Result<&Lookup, Problem> {
+        self.parts().map(|(_, lookup)| lookup)
+    }
+
+    fn parts(&self) -> Result<&(WeakPusher, Lookup), Problem> {
+        match self.0.started.get() {
+            Some(Some(parts)) => Ok(parts),
             Some(None) => Err(Problem::not_found(
                 "this process has not the role push; processes that have it, and `edgeway up`, answer",
             )),

@@ -42,6 +42,14 @@ pub(crate) struct Id {
     pub(crate) digest: u64,
 }
 
+impl Id {
+    /// Of a request that its caller will not send again under a name.
+    pub(crate) fn random() -> Result<Self, Problem> {
+        let id = getrandom::u64().map_err(|e| Problem::unavailable(e.to_string()))?;
+        Ok(Self { id: id.max(1), digest: 0 })
+    }
+}
+
 impl FromRequest<Api> for Body {
     type Rejection = Problem;
 
@@ -93,8 +101,7 @@ impl Body {
     /// Where the system has no random numbers.
     pub(crate) fn id(&self, caller: &Caller) -> Result<Id, Problem> {
         let Some(key) = &self.key else {
-            let id = getrandom::u64().map_err(|e| Problem::unavailable(e.to_string()))?;
-            return Ok(Id { id: id.max(1), digest: 0 });
+            return Id::random();
         };
         let mut named = Context::new(&SHA256);
         named.update(caller.name().as_bytes());

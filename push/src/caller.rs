@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::{FromRequestParts, Path, Query},
     http::{StatusCode, header, request::Parts},
 };
+
+use serde::de::DeserializeOwned;
 
 use crate::{
     api::Api,
@@ -82,5 +84,29 @@ impl FromRequestParts<Api> for Name {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let name = Path::<String>::from_request_parts(parts, api).await;
         name.map(|Path(name)| Self(name)).map_err(|error| Problem::bad(error.body_text()))
+    }
+}
+
+/// The two names in a path.
+pub(crate) struct Names(pub(crate) String, pub(crate) String);
+
+impl FromRequestParts<Api> for Names {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let names = Path::<(String, String)>::from_request_parts(parts, api).await;
+        names.map(|Path((one, two))| Self(one, two)).map_err(|e| Problem::bad(e.body_text()))
+    }
+}
+
+/// The parameters of a query; unknown ones are refused.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let params = Query::<T>::from_request_parts(parts, api).await;
+        params.map(|Query(params)| Self(params)).map_err(|e| Problem::bad(e.body_text()))
     }
 }

@@ -4,7 +4,8 @@
 //! - [`config`]: API keys, with their scopes and limits.
 //! - `api`: what a process serves.
 //! - `caller`, `body`: what is looked at before a request is worked on.
-//! - `send`: messages.
+//! - `send`: messages. `set`: room state.
+//! - `moderate`: who may be in rooms and who may speak. `read`: what is known of rooms and users.
 //! - `repeats`: requests that come again.
 //! - [`problem`]: everything that is wrong, as RFC 9457 has it.
 
@@ -13,9 +14,12 @@ mod body;
 mod caller;
 pub mod config;
 mod keys;
+mod moderate;
 pub mod problem;
+mod read;
 mod repeats;
 mod send;
+mod set;
 
 pub use api::{Api, BODY_BYTES, IDEMPOTENCY_KEY, no_method, no_path};
 pub use keys::{Made, Scope, make_key};

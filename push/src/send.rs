@@ -1,9 +1,6 @@
 //! Messages to rooms and users.
 
-use std::{
-    collections::HashSet,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashSet, time::Instant};
 
 use axum::{extract::State, http::StatusCode};
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
@@ -20,6 +17,7 @@ use crate::{
     body::{Body, Id},
     caller::{Caller, Name},
     keys::Scope,
+    moderate::now_ms,
     problem::{BodyProblems, Problem},
     repeats::Answer,
 };
@@ -308,7 +306,7 @@ pub(crate) async fn to_user(
     one(&api, &caller, to, Class::Signal, message).await
 }
 
-async fn one(
+pub(crate) async fn one(
     api: &Api,
     caller: &Caller,
     to: Target,
@@ -360,7 +358,7 @@ fn answer<T: Serialize>(value: &T) -> Answer {
     Answer { status: StatusCode::OK, body: body.into() }
 }
 
-fn payload(
+pub(crate) fn payload(
     text: Option<String>,
     json: Option<Box<RawValue>>,
     base64: Option<String>,
@@ -387,7 +385,7 @@ fn payload(
     Ok(payload)
 }
 
-fn message(
+pub(crate) fn message(
     Id { id, digest }: Id,
     class: Class,
     key: Option<String>,
@@ -398,6 +396,9 @@ fn message(
     if key.len() > limits::NAME_BYTES || key.chars().any(char::is_control) {
         let detail = "`key` must have at most 128 bytes, and no control characters";
         return Err(Problem::bad(detail));
+    }
+    if key.starts_with('@') {
+        return Err(Problem::bad("a `key` with @ in front is set by rules alone"));
     }
     if !key.is_empty() && class != Class::Signal {
         return Err(Problem::bad("only a signal may have a `key`"));
@@ -411,9 +412,4 @@ fn message(
         }
     };
     Ok(Message { id, digest, class: class.into(), key, expires_ms, payload })
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(0)
 }

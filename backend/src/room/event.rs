@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, rooms};
 
-use super::{log::Later, push::Push};
+use super::{log::Later, push::Push, rules::Change};
 use crate::store::Record;
 
 /// A Session, as its gateway names it.
@@ -154,6 +154,24 @@ pub enum Event {
         push: Push,
         /// As in [`Event::Send`].
         store_full: bool,
+    },
+    /// Moderators change who may be here and who may speak.
+    Rule {
+        /// Who is answered.
+        from: Asker,
+        /// What.
+        change: Change,
+        /// As in [`Event::Send`].
+        store_full: bool,
+    },
+    /// All Sessions of a user are to leave.
+    Kick {
+        /// The link that is answered.
+        link: u64,
+        /// Number of the request.
+        push: u64,
+        /// Who.
+        user: Text,
     },
     /// A client asks for the member list.
     Members {
@@ -374,6 +392,11 @@ impl Effects {
     fn pushed(&mut self, link: u64, push: u64, answer: rooms::pushed::Answer) {
         let pushed = rooms::Pushed { push, code: 0, detail: String::new(), answer: Some(answer) };
         self.tell_access(link, rooms::from_owner_item::Item::Pushed(pushed));
+    }
+
+    pub(super) fn push_kicked(&mut self, link: u64, push: u64, sessions: u64) {
+        let kicked = rooms::PushKicked { sessions };
+        self.pushed(link, push, rooms::pushed::Answer::Kicked(kicked));
     }
 
     /// What the system asked for is not done.

@@ -21,6 +21,7 @@ mod members;
 mod policy;
 mod presence;
 mod push;
+mod rules;
 mod send;
 mod senders;
 mod state;
@@ -48,6 +49,8 @@ use members::Members;
 use presence::{Beat, Presence};
 pub use push::Push;
 use push::Pushes;
+pub use rules::Change;
+pub(crate) use rules::Rules;
 use senders::Senders;
 pub(crate) use senders::device_key;
 use state::State;
@@ -115,6 +118,9 @@ pub struct Room {
     waiting: Vec<Join>,
     strokes: Strokes,
     pushes: Pushes,
+    rules: Rules,
+    /// The place of the last change of the rules, of this owner.
+    ruled: Seq,
     /// What waits for the store, in bytes.
     pending_bytes: usize,
     /// The earliest wake that was asked for and has not come.
@@ -134,6 +140,7 @@ impl Room {
             senders.restore(class, &loaded.heads[class.index()]);
         }
         let pushes = Pushes::restore(&loaded, now);
+        let rules = Rules::restore(&loaded.state);
         let mut state = State::new(config.state_keys, config.state_bytes);
         state.restore(loaded.state);
         // Versions of a later owner are later, so that no client takes them for old ones.
@@ -153,6 +160,8 @@ impl Room {
             waiting: Vec::new(),
             strokes: Strokes::new(kind),
             pushes,
+            rules,
+            ruled: Seq::ZERO,
             pending_bytes: 0,
             armed: None,
             empty_since: Some(now.since_start),
@@ -192,6 +201,10 @@ impl Room {
                 self.send(session, send, store_full, now, fx);
             }
             Event::Push { push, store_full } => self.push(push, store_full, now, fx),
+            Event::Rule { from, change, store_full } => {
+                self.rule(from, &change, store_full, now, fx);
+            }
+            Event::Kick { link, push, user } => self.kick(link, push, &user, now, fx),
             Event::Members { session, members } => self.member_page(session, &members, fx),
             Event::Appended(class) => self.appended(class, now, fx),
             Event::ChatSettled(upto) => self.chat.settle(upto),

@@ -10,6 +10,7 @@ use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame};
 use super::{
     Asker, Effects, Kind, Loaded, Now, Room,
     log::{Later, Refusal},
+    rules::RESERVED,
     send::{Speaker, answer},
 };
 
@@ -74,7 +75,9 @@ impl Pushes {
         let mut pushes = Self::default();
         for class in [Class::Signal, Class::Chat] {
             let recent = loaded.heads[class.index()].recent.iter();
-            for (origin, seq) in recent.filter(|(origin, _)| origin.device == KEY) {
+            // Rules have no id.
+            let of_system = recent.filter(|(origin, _)| origin.device == KEY && origin.id != 0);
+            for (origin, seq) in of_system {
                 let known = Known { class, digest: 0, fate: Fate::Place(*seq) };
                 pushes.note(origin.id, known, true, now);
             }
@@ -136,6 +139,10 @@ impl Room {
 
     fn check_push(&self, send: &frame::Send) -> Result<(), Refusal> {
         self.check_form(send)?;
+        self.check_open()?;
+        if send.key.starts_with(RESERVED) {
+            return Err((ErrorCode::BadRequest, "keys with @ in front are set by rules alone"));
+        }
         if send.class == Class::Binary {
             return Err((ErrorCode::BadRequest, "strokes are drawn by members"));
         }

@@ -6,6 +6,7 @@ use super::{
     Asker, Effects, Kind, Now, Room, SessionId,
     filter::Filtered,
     log::{Entry, Later, Refusal},
+    rules::RESERVED,
     senders::Verdict,
 };
 
@@ -42,7 +43,8 @@ impl Room {
         fx: &mut Effects,
     ) {
         let Speaker { from, sender, user } = speaker;
-        if let Err(refusal) = self.check_form(&send) {
+        let form = self.check_form(&send).and_then(|()| check_key(&send));
+        if let Err(refusal) = form {
             return self.refuse(from, sender, &send, refusal, fx);
         }
         if send.class == Class::Chat {
@@ -229,7 +231,7 @@ impl Room {
         let batch = batch.into_live(group, class, now.wall_ms);
         let ends = batch.entries.iter().map(|e| e.end);
         fx.publish(class, batch.first, &batch.frames, ends);
-        let mut seq = batch.first;
+        let (mut seq, ruled) = (batch.first, self.ruled);
         for (frame, entry) in batch.cut().zip(&batch.entries) {
             if !entry.key.is_empty() {
                 let frame = if entry.removes { &[][..] } else { &frame[..] };
@@ -239,11 +241,22 @@ impl Room {
             fx.ack(entry.from, &frame::Ack { group, class, id, status, seq, expected });
             entry.later.iter().for_each(|later| fx.answer(later));
             self.senders.set_stored(entry.sender, class, entry.id);
+            if class == Class::Signal && seq == ruled {
+                self.rules_stored(now, fx);
+            }
             seq = seq.next();
         }
         self.join_waiting(now, fx);
         self.answer_waiting(fx);
     }
+}
+
+/// What the system alone may set.
+fn check_key(send: &frame::Send) -> Result<(), Refusal> {
+    if send.key.starts_with(RESERVED) {
+        return Err((ErrorCode::Forbidden, "keys with @ in front are the system's"));
+    }
+    Ok(())
 }
 
 pub(super) fn answer(send: &frame::Send, status: AckStatus, seq: Seq, expected: u64) -> frame::Ack {

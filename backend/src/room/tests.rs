@@ -2,6 +2,7 @@
 
 mod filtering;
 mod push;
+mod rules;
 
 use std::{sync::Arc, time::Duration};
 

@@ -18,6 +18,7 @@ mod outbox;
 mod owner;
 mod push;
 mod queue;
+mod reads;
 mod requests;
 mod storing;
 mod strokes;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use edgeway_proto::{
     Class, ErrorCode, Seq, Text, frame::join_flag, link, rooms, rooms::from_owner_item,
-    rooms::to_owner_item::Item,
+    rooms::push::Ask, rooms::to_owner_item::Item,
 };
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -20,6 +20,7 @@ use super::{
     names::{Finder, LookUp, Names, Wants},
     outbox::to_session,
     queue::{self, queue},
+    reads::{Read, read},
     task::{Input, Shard},
     unreachable,
 };
@@ -319,7 +320,7 @@ impl AccessLink {
             return Way::Nowhere;
         }
         match routes.names.get(wants.room()) {
-            Some(group) => routes.wanted(group, self.access.id, wants).into(),
+            Some(group) => routes.wanted(group, &self.access, wants).into(),
             None => {
                 let bytes = ITEM_BYTES + wants.bytes();
                 Way::LookUp(LookUp { access: Arc::clone(&self.access), wants }, bytes)
@@ -329,9 +330,20 @@ impl AccessLink {
 }
 
 impl Routes {
-    pub(super) fn wanted(&self, group: u64, link: u64, wants: Wants) -> Option<Routed> {
+    pub(super) fn wanted(&self, group: u64, access: &Arc<Access>, wants: Wants) -> Option<Routed> {
+        let link = access.id;
         match wants {
             Wants::Join(join) => self.join(group, link, *join),
+            // Of what is stored alone: no room need be in memory for it.
+            Wants::Push(rooms::Push { push, ask: Some(Ask::State(_)), .. }) => {
+                read(Arc::clone(&self.shared), Arc::clone(access), push, Read::State(group));
+                None
+            }
+            Wants::Push(rooms::Push { push, ask: Some(Ask::History(history)), .. }) => {
+                let read_log = Read::log(group, &history);
+                read(Arc::clone(&self.shared), Arc::clone(access), push, read_log);
+                None
+            }
             Wants::Push(push) => {
                 let bytes = push_bytes(&push);
                 Some(self.routed(group, Input::Push { group, link, push }, bytes))
@@ -407,8 +419,10 @@ impl Routes {
 /// What a push takes of a queue, beside the item.
 pub(super) fn push_bytes(push: &rooms::Push) -> usize {
     let ask = match &push.ask {
-        Some(rooms::push::Ask::Send(send)) => send.key.len() + send.payload.len(),
-        None => 0,
+        Some(Ask::Send(send)) => send.key.len() + send.payload.len(),
+        Some(Ask::Rule(rule)) => rule.user.len(),
+        Some(Ask::Kick(kick)) => kick.user.len(),
+        Some(Ask::State(_) | Ask::History(_)) | None => 0,
     };
     push.room.len() + ask
 }

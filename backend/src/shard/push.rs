@@ -2,7 +2,7 @@
 
 use edgeway_proto::{
     Class, ErrorCode, Rest, Text, frame,
-    rooms::{self, from_owner_item::Item, push::Ask},
+    rooms::{self, from_owner_item::Item, push::Ask, push_rule::Kind},
 };
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::{
     load::Waiting,
     task::{Shard, Slot},
 };
-use crate::room::{Asker, Event, Push, refused_push};
+use crate::room::{Asker, Change, Event, Push, refused_push};
 
 impl Shard {
     /// For an open room, or for one that is loaded first.
@@ -60,7 +60,23 @@ impl Shard {
                 let push = Push { from, digest, send };
                 self.apply(group, Event::Push { push, store_full });
             }
-            None => {
+            Some(Ask::Rule(rule)) => {
+                let until = rule.on.then_some(rule.until_ms);
+                let change = match rule.kind() {
+                    Kind::Mute => Change::Mute(rule.user, until),
+                    Kind::Block => Change::Block(rule.user, until),
+                    Kind::MuteRoom => Change::MuteRoom(until),
+                    Kind::Close => Change::Close(rule.on),
+                };
+                let store_full = self.pending_bytes >= self.shared.config.append_queue_bytes;
+                self.apply(group, Event::Rule { from, change, store_full });
+            }
+            Some(Ask::Kick(kick)) => {
+                let (push, user) = (push.push, Text::from(kick.user));
+                self.apply(group, Event::Kick { link, push, user });
+            }
+            // Reads do not come here, but for one that a later version has moved.
+            Some(Ask::State(_) | Ask::History(_)) | None => {
                 let detail = "this version does not know what is asked";
                 let refused = refused_push(push.push, ErrorCode::BadRequest, detail);
                 self.reply(link, Reply::Item(Item::Pushed(refused)));

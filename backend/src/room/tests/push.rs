@@ -18,6 +18,7 @@ fn answers(effects: &[Effect]) -> Vec<(u64, Result<Option<Seq>, ErrorCode>, &'st
         _ => None,
     };
     let told = |pushed: rooms::Pushed| match pushed.answer {
+        Some(Answer::Kicked(_) | Answer::Records(_)) => panic!("not an answer to a message"),
         None => (pushed.push, Err(ErrorCode::from_code(pushed.code.into())), ""),
         Some(Answer::Sent(sent)) => {
             let how = match (sent.repeat, sent.differs) {
