@@ -108,7 +108,7 @@ impl fmt::Display for Welcome {
         if let Some(http) = self.http {
             writeln!(
                 f,
-                "  http      http://{http}/metrics, /healthz, /readyz, /stat, /dispatch, /v1"
+                "  http      http://{http}/metrics, /healthz, /readyz, /stat, /dispatch, /v1, /docs/"
             )?;
         }
         writeln!(f, "  data      {}", self.data_dir.display())?;

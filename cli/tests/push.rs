@@ -302,7 +302,7 @@ fn everything_that_is_wrong_is_a_problem_with_a_status_of_its_own() {
     );
 
     let metrics = get(&up.http, "/metrics");
-    assert!(metrics.contains("edgeway_push_refused_total{problem=\"bad_request\"}"), "{metrics}");
+    assert!(metrics.contains("edgeway_http_problems_total{problem=\"bad_request\"}"), "{metrics}");
 }
 
 #[test]

@@ -6,17 +6,13 @@ use std::{
 };
 
 use axum::{
-    Router,
     http::{HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use edgeway_backend::{directory::Lookup, push::WeakPusher};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use utoipa::openapi::{
-    OpenApi,
-    security::{Http, HttpAuthScheme, SecurityScheme},
-};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -81,10 +77,10 @@ impl Api {
         let _ = self.0.started.set(parts);
     }
 
-    /// What is served, and the document of it.
+    /// What is served, with the document of it.
     #[must_use]
-    pub fn routes(&self) -> (Router, OpenApi) {
-        let (router, mut document) = OpenApiRouter::<Self>::default()
+    pub fn routes(&self) -> OpenApiRouter {
+        let mut router = OpenApiRouter::<Self>::default()
             .routes(routes!(send::to_room))
             .routes(routes!(send::to_rooms))
             .routes(routes!(send::to_user))
@@ -100,14 +96,14 @@ impl Api {
             .routes(routes!(moderate::mute_room, moderate::unmute_room))
             .routes(routes!(moderate::block, moderate::unblock))
             .routes(routes!(moderate::mute_everywhere, moderate::unmute_everywhere))
-            .routes(routes!(moderate::block_everywhere, moderate::unblock_everywhere))
-            .split_for_parts();
+            .routes(routes!(moderate::block_everywhere, moderate::unblock_everywhere));
+        let document = router.get_openapi_mut();
         let components = document.components.get_or_insert_default();
         let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         components.add_security_scheme("api_key", bearer);
         let problem = <Problem as utoipa::PartialSchema>::schema();
         components.schemas.insert("Problem".to_owned(), problem);
-        (router.with_state(self.clone()), document)
+        router.with_state(self.clone())
     }
 
     pub(crate) fn pusher(&self) -> Result<&WeakPusher, Problem> {

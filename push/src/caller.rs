@@ -76,12 +76,12 @@ impl FromRequestParts<Api> for Caller {
 }
 
 /// The one name in a path.
-pub(crate) struct Name(pub(crate) String);
+pub struct Name(pub String);
 
-impl FromRequestParts<Api> for Name {
+impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, api: &S) -> Result<Self, Problem> {
         let name = Path::<String>::from_request_parts(parts, api).await;
         name.map(|Path(name)| Self(name)).map_err(|error| Problem::bad(error.body_text()))
     }
@@ -100,12 +100,12 @@ impl FromRequestParts<Api> for Names {
 }
 
 /// The parameters of a query; unknown ones are refused.
-pub(crate) struct Params<T>(pub(crate) T);
+pub struct Params<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, api: &S) -> Result<Self, Problem> {
         let params = Query::<T>::from_request_parts(parts, api).await;
         params.map(|Query(params)| Self(params)).map_err(|e| Problem::bad(e.body_text()))
     }

@@ -22,4 +22,5 @@ mod send;
 mod set;
 
 pub use api::{Api, BODY_BYTES, IDEMPOTENCY_KEY, no_method, no_path};
+pub use caller::{Name, Params};
 pub use keys::{Made, Scope, make_key};

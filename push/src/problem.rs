@@ -1,4 +1,4 @@
-//! Errors as JSON (RFC 9457). Each kind is documented in docs/PUSH.md.
+//! Errors as JSON (RFC 9457), of all that a process serves beside dispatch. Each kind is documented in docs/PUSH.md.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ impl From<PushError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        metrics::counter!("edgeway_push_refused_total", "problem" => self.kind).increment(1);
+        metrics::counter!("edgeway_http_problems_total", "problem" => self.kind).increment(1);
         // Texts and numbers can always be written.
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (self.status, body).into_response();
