@@ -42,7 +42,7 @@ fn with_system(dir: &Path, config: &str) -> (Up, System) {
 }
 
 async fn connect(up: &Up, user: &str) -> (Client, Events) {
-    let quic = user.len() % 2 == 0;
+    let quic = user.len().is_multiple_of(2);
     let server = if quic { &up.quic } else { &up.tcp };
     let mut config = ClientConfig::new(server, Login::Development { user: user.to_owned() });
     config.trust = Trust::Ca(std::fs::read(&up.ca).unwrap());

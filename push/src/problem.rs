@@ -38,7 +38,6 @@ pub struct Problem {
     retry_after_ms: Option<u64>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn urn<S: Serializer>(kind: &&'static str, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&format!("{URN}{kind}"))
 }

@@ -11,8 +11,10 @@ fn push(number: u64, digest: u64, send: frame::Send) -> Event {
     Event::Push { push: Push { from, digest, send }, store_full: false }
 }
 
+type Told = (u64, Result<Option<Seq>, ErrorCode>, &'static str);
+
 /// The answers: number, and place, or the code; with whether it is a repeat, or another message.
-fn answers(effects: &[Effect]) -> Vec<(u64, Result<Option<Seq>, ErrorCode>, &'static str)> {
+fn answers(effects: &[Effect]) -> Vec<Told> {
     let answer = |e: &Effect| match e {
         Effect::ToAccess { access: 5, item: Item::Pushed(pushed) } => Some(pushed.clone()),
         _ => None,
