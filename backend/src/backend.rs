@@ -32,9 +32,11 @@ use crate::{
     config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, StoreConfig},
     control::{Control, owner_config},
     directory::{self, Directory, Lookup, MemoryDirectory, Writing},
+    everywhere::Everywhere,
     http2,
     links::{LinkService, Links},
     placement::{Own, Owned, Placement},
+    push::{Pusher, WeakPusher},
     registry::{Instance, Load, Looker, Measure, Registry, View},
     roles::{Role, Roles},
     room::Kind,
@@ -127,6 +129,8 @@ pub struct Backend {
     owned: Owned,
     /// How the owner of rooms reaches those of their strokes.
     rooms: Option<Rooms>,
+    pusher: Option<Pusher>,
+    everywhere: Option<Everywhere>,
     control: Control,
     store: Option<Arc<dyn Store>>,
     registry: Option<Registry>,
@@ -144,6 +148,7 @@ pub struct Backend {
 pub struct Readiness {
     access: Option<std::sync::Weak<crate::access::Inner>>,
     strokes: Option<std::sync::Weak<Owners>>,
+    push: Option<std::sync::Weak<Owners>>,
     view: Option<watch::Receiver<Arc<View>>>,
 }
 
@@ -161,8 +166,9 @@ impl Readiness {
             let Some(access) = Access::upgrade(access) else { return Err("stopped".to_owned()) };
             lost = access.owners().unreachable();
         }
-        if let Some(strokes) = self.strokes.as_ref().and_then(std::sync::Weak::upgrade) {
-            let more = strokes.unreachable().into_iter().filter(|name| !lost.contains(name));
+        let others = [&self.strokes, &self.push].into_iter().flatten();
+        for others in others.filter_map(std::sync::Weak::upgrade) {
+            let more = others.unreachable().into_iter().filter(|name| !lost.contains(name));
             lost.extend(more.collect::<Vec<_>>());
         }
         if lost.is_empty() { Ok(()) } else { Err(format!("not reached: {}", lost.join(", "))) }
@@ -204,6 +210,13 @@ impl Backend {
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
         let filter = Arc::new(Filter::default());
+        let mut everywhere = None;
+        if let Some(store) = store.as_ref().filter(|_| roles.has(Role::Room)) {
+            let mut rules = Everywhere::new(Arc::clone(store), Arc::clone(&filter));
+            // Before anybody can speak.
+            rules.look().await;
+            everywhere = Some(rules);
+        }
         let opened = open_directory(&config, &tell).await?;
         let (recorder, writing, lookup) = directory::start(opened);
         let start = |role, kind, strokes: Option<Arc<dyn StrokeOwners>>| {
@@ -241,6 +254,11 @@ impl Backend {
         } else {
             None
         };
+        let pusher = if roles.has(Role::Push) {
+            Some(Pusher::new(Owners::new(random()?, vec![Role::Room, Role::Peer], tasks.clone())))
+        } else {
+            None
+        };
         let own = Own::new(&config, local_addr);
         let me = Instance {
             run: random()?,
@@ -260,7 +278,9 @@ impl Backend {
             owned.all().for_each(|(_, owner)| owner.guard(registry.tenure()));
         }
         let view = registry.as_ref().map(Registry::view);
-        let placement = Placement::new(own, access.clone(), rooms.clone(), owned.clone(), view);
+        let (for_access, for_rooms) = (access.clone(), rooms.clone());
+        let for_push = pusher.clone();
+        let placement = Placement::new(own, for_access, for_rooms, for_push, owned.clone(), view);
         for role in [Role::Room, Role::Binary, Role::Peer] {
             let places = config.nodes.of(role);
             // Those that are to be found are told of once they are.
@@ -291,6 +311,8 @@ impl Backend {
             writing,
             owned,
             rooms,
+            pusher,
+            everywhere,
             control,
             store,
             registry,
@@ -326,6 +348,12 @@ impl Backend {
         self.lookup.clone()
     }
 
+    /// What business systems ask of rooms and inboxes, where this process has the role push.
+    #[must_use]
+    pub fn pusher(&self) -> Option<WeakPusher> {
+        self.pusher.as_ref().map(Pusher::downgrade)
+    }
+
     /// Looks at the loads of all instances, where this one is in the registry.
     #[must_use]
     pub fn looker(&self) -> Option<Looker> {
@@ -338,6 +366,7 @@ impl Backend {
         Readiness {
             access: self.access.as_ref().map(Access::downgrade),
             strokes: self.rooms.as_ref().map(Rooms::owners_weak),
+            push: self.pusher.as_ref().map(Pusher::owners_weak),
             view: self.placement.view(),
         }
     }
@@ -350,6 +379,12 @@ impl Backend {
         let stop_serving = CancellationToken::new();
         if let Some(rooms) = &self.rooms {
             Owners::keep_all(rooms, &stop_serving);
+        }
+        if let Some(everywhere) = self.everywhere {
+            self.owner_tasks.spawn(everywhere.run(self.stop_owners.clone()));
+        }
+        if let Some(pusher) = &self.pusher {
+            Owners::keep_all(pusher, &stop_serving);
         }
         if let Some(access) = &self.access {
             access.run(&stop_serving);
@@ -405,7 +440,7 @@ impl Backend {
         // 5. The last users of the directory go, and it is told that they have.
         self.links.disconnect();
         self.placement.disconnect();
-        drop((self.access, self.owned, self.rooms, uplinks));
+        drop((self.access, self.owned, self.rooms, self.pusher, uplinks));
         self.writing.finish(LAST_WORDS).await;
         // 6. The store and the events go, and both close; that blocks while they write and sync.
         let (store, events) = (self.store, self.events);

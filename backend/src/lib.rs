@@ -8,6 +8,7 @@
 //! - `strokes`: how owners of rooms reach those of strokes.
 //! - [`store`]: where rooms live when their owner does not.
 //! - [`directory`]: who is where, shared by all processes.
+//! - [`push`]: what business systems ask of rooms and inboxes.
 //! - [`auth`]: who may log in.
 //! - [`registry`]: which processes live.
 
@@ -18,9 +19,11 @@ pub mod config;
 mod control;
 pub mod directory;
 mod events;
+mod everywhere;
 mod http2;
 mod links;
 mod placement;
+pub mod push;
 mod queue;
 pub mod registry;
 mod ring;

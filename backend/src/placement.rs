@@ -10,6 +10,7 @@ use crate::{
     StartError,
     access::{Access, Node},
     config::Config,
+    push::Pusher,
     registry::View,
     ring::Ring,
     roles::Role,
@@ -31,6 +32,7 @@ struct Parts {
     access: Option<Access>,
     /// How the owner of rooms reaches those of their strokes.
     rooms: Option<Rooms>,
+    pusher: Option<Pusher>,
     owned: Owned,
 }
 
@@ -45,7 +47,7 @@ pub(crate) struct Owned {
 impl Owned {
     fn get(&self, role: Role) -> Option<&Owner> {
         match role {
-            Role::Access => None,
+            Role::Access | Role::Push => None,
             Role::Room => self.room.as_ref(),
             Role::Binary => self.binary.as_ref(),
             Role::Peer => self.peer.as_ref(),
@@ -88,10 +90,12 @@ impl Placement {
         own: Own,
         access: Option<Access>,
         rooms: Option<Rooms>,
+        pusher: Option<Pusher>,
         owned: Owned,
         view: Option<watch::Receiver<Arc<View>>>,
     ) -> Self {
-        Self { parts: Arc::new(Mutex::new(Some(Parts { own, access, rooms, owned }))), view }
+        let parts = Parts { own, access, rooms, pusher, owned };
+        Self { parts: Arc::new(Mutex::new(Some(parts))), view }
     }
 
     /// Which processes live, where this one is in the registry.
@@ -126,6 +130,9 @@ impl Placement {
         let node = |address: &str| parts.own.node(role, address, here);
         if let Some(rooms) = &parts.rooms {
             rooms.set_owners(role, names, node)?;
+        }
+        if let Some(pusher) = &parts.pusher {
+            pusher.set_owners(role, names, node)?;
         }
         if let Some(access) = &parts.access {
             access.set_owners(role, names, node)?;

@@ -13,11 +13,13 @@ pub enum Role {
     Binary,
     /// Owns inboxes.
     Peer,
+    /// Lets business systems send and moderate.
+    Push,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Access, Self::Room, Self::Binary, Self::Peer];
+    pub const ALL: [Self; 5] = [Self::Access, Self::Room, Self::Binary, Self::Peer, Self::Push];
 
     /// As in `--roles`.
     #[must_use]
@@ -27,6 +29,7 @@ impl Role {
             Self::Room => "room",
             Self::Binary => "binary",
             Self::Peer => "peer",
+            Self::Push => "push",
         }
     }
 
@@ -37,7 +40,7 @@ impl Role {
 
 /// A role that this version does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a role of this version; there are access, room, binary and peer")]
+#[error("`{0}` is not a role of this version; there are access, room, binary, peer and push")]
 pub struct UnknownRole(String);
 
 /// The roles of one process; at least one.
@@ -106,9 +109,11 @@ mod tests {
         assert!(roles.has(Role::Access) && roles.has(Role::Room) && !roles.has(Role::Peer));
         assert_eq!(roles.to_string(), "access,room");
         let problem = Roles::parse("room,cook").unwrap_err().to_string();
-        assert!(problem.contains("cook") && problem.contains("access, room, binary and peer"));
+        assert!(
+            problem.contains("cook") && problem.contains("access, room, binary, peer and push")
+        );
         assert!(Roles::parse("").is_err());
         assert_eq!(Roles::only(Role::Peer), Roles::parse("peer").unwrap());
-        assert_eq!(Roles::up(), Roles::parse("access,room,peer").unwrap());
+        assert_eq!(Roles::up(), Roles::parse("access,room,peer,push").unwrap());
     }
 }

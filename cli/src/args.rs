@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 
-use crate::{backend, certs, chat, check, config, dispatch, gateway, token, up, user};
+use crate::{backend, certs, chat, check, config, dispatch, gateway, key, token, up, user};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,6 +15,7 @@ Examples:
   edgeway certs --help                           certificates, so that they can be on several machines
   edgeway user --help                            users with passwords
   edgeway token --help                           signed tokens
+  edgeway key --help                             API keys for business systems
 
 Exit codes: 0 done, 1 it failed or did not hold, 2 wrong use or a bad config.";
 
@@ -41,6 +42,7 @@ pub enum Command {
     Chat(chat::Args),
     User(user::Args),
     Token(token::Args),
+    Key(key::Args),
 }
 
 fn levels(text: &str) -> Result<String, String> {
@@ -89,6 +91,7 @@ mod tests {
             "edgeway token sign --alg EdDSA --key main.key --kid main --user ada --secs 3600 --room maths-*",
             "edgeway token verify --config edgeway.toml TOKEN",
             "edgeway token inspect",
+            "edgeway key billing --scope send --scope read --per-second 5000",
             "edgeway --log debug up",
             "edgeway up --log info,edgeway_gateway=trace",
         ] {
@@ -111,6 +114,9 @@ mod tests {
             "edgeway chat --user ada --room r --transport pigeon",
             "edgeway up --log loud",
             "edgeway user add ada",
+            "edgeway key billing",
+            "edgeway key billing --scope sing",
+            "edgeway key a.b --scope send",
             "edgeway token sign --alg none --key k --kid k --user ada",
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("taken: {line}"));

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Run backend roles: access (logins and Sessions), room (rooms and their history), binary (their whiteboard
-/// strokes, where those are to be apart), peer (inboxes).
+/// strokes, where those are to be apart), peer (inboxes), push (the HTTP API for business systems).
 ///
 /// Flags give one process its own address, directory and slot, so that one config file serves
 /// several. The address must be one of its roles' in [backends], or nobody finds it.
@@ -31,7 +31,7 @@ pub struct Args {
     /// Config file; edgeway.example.toml explains every key.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// What this process does: access, room, binary, peer, separated by commas.
+    /// What this process does: access, room, binary, peer, push, separated by commas.
     #[arg(long, value_name = "ROLES", value_parser = Roles::parse)]
     roles: Roles,
     /// Address for gateways and other backends.

@@ -1,5 +1,5 @@
 //! `edgeway`: the edge in one process (`up`), its parts as processes of their own (`gateway`,
-//! `backend`, `dispatch`), and what a person needs beside them (`check`, `certs`, `chat`, `user`, `token`).
+//! `backend`, `dispatch`), and what a person needs beside them (`check`, `certs`, `chat`, `user`, `token`, `key`).
 
 mod args;
 mod backend;
@@ -13,6 +13,7 @@ mod failure;
 mod flags;
 mod gateway;
 mod http;
+mod key;
 mod logging;
 mod output;
 mod reload;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args, log),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
+        Command::Key(args) => key::run(args),
     };
     failure::exit_code(outcome)
 }

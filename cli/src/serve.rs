@@ -10,6 +10,7 @@ use edgeway_backend::{
 use edgeway_dispatch::{Dispatch, server::Listener, ticket::Keys};
 use edgeway_gateway::Gateway;
 use edgeway_linktls::{About, Identity};
+use edgeway_push::Api;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     runtime::{Handle, Runtime},
@@ -95,6 +96,7 @@ pub struct Server {
     stat: Stat,
     /// Tells clients where to connect, where this process does.
     dispatch: Option<Dispatch>,
+    push: Api,
     listeners: Vec<Listener>,
     /// What the stat is measured by.
     metrics: Option<PrometheusHandle>,
@@ -138,6 +140,8 @@ impl Server {
             Use::Gateway | Use::Backend(_) => None,
         };
         reload.stat(stat.clone(), dispatch.clone());
+        let push = Api::new(&settings.push);
+        reload.push(push.clone());
         Ok(Self {
             edge,
             gateway: None,
@@ -152,6 +156,7 @@ impl Server {
             wanted: Wanted::default(),
             stat,
             dispatch,
+            push,
             listeners: Vec::new(),
             metrics: None,
         })
@@ -249,9 +254,9 @@ impl Server {
         let addr = http.addr()?;
         self.stat.change(|about| about.http = reached_at("", Some(addr)));
         let health = Arc::clone(&self.health);
-        let (stat, dispatch) = (self.stat.clone(), self.dispatch.clone());
+        let (stat, dispatch, push) = (self.stat.clone(), self.dispatch.clone(), self.push.clone());
         let serve = async move |stop| {
-            http.serve(health, stat, dispatch, stop).await;
+            http.serve(health, stat, dispatch, push, stop).await;
             Ok(())
         };
         self.http = Some(Task::spawn("http", &Handle::current(), &self.broken, serve));
@@ -303,6 +308,8 @@ impl Server {
         reload.discovery(Arc::clone(&discovery));
         let reload = Arc::new(reload);
         let lookup = backend.as_ref().map(Backend::directory);
+        let pusher = backend.as_ref().and_then(Backend::pusher);
+        self.push.started(pusher.zip(lookup.clone()));
         let ready = ready(gateway.as_ref(), backend.as_ref(), Arc::clone(&discovery));
         health.started(ready, Arc::clone(&reload), lookup);
         let core = Handle::current();

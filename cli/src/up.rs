@@ -106,7 +106,10 @@ impl fmt::Display for Welcome {
         writeln!(f, "Edgeway is up.")?;
         writeln!(f, "  clients   {}", clients.join(", "))?;
         if let Some(http) = self.http {
-            writeln!(f, "  http      http://{http}/metrics, /healthz, /readyz, /stat, /dispatch")?;
+            writeln!(
+                f,
+                "  http      http://{http}/metrics, /healthz, /readyz, /stat, /dispatch, /v1, /docs/"
+            )?;
         }
         writeln!(f, "  data      {}", self.data_dir.display())?;
         if self.for_development {

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 pub use self::{
     list::{Action, ListProblem, WORDS_MAX, WordOptions},
     matching::{Found, Words},
-    rules::{RULES_MAX, Rules, TooMany},
+    rules::{RULES_MAX, Rules, TooMany, Until},
     slow::SlowMode,
 };
 
@@ -62,7 +62,9 @@ impl Why {
         }
     }
 
-    const fn name(self) -> &'static str {
+    /// As in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Words => "reject",
             Self::Blocked => "blocked",

@@ -22,6 +22,9 @@ pub struct Rules {
     configured: Vec<String>,
     blocked: HashMap<String, Until>,
     muted: HashMap<String, Until>,
+    /// The same, kept in a store that many processes share.
+    stored_blocked: HashMap<String, Until>,
+    stored_muted: HashMap<String, Until>,
     /// By room, then by user.
     muted_in: HashMap<String, HashMap<String, Until>>,
     rooms: HashMap<String, Until>,
@@ -37,11 +40,23 @@ impl Rules {
         (self.configured, self.pause) = (blocked, pause);
     }
 
+    /// Who is blocked and who is muted everywhere, as a store has it: all of it, in the place of what it had before.
+    pub fn set_stored(&mut self, blocked: HashMap<String, Until>, muted: HashMap<String, Until>) {
+        (self.stored_blocked, self.stored_muted) = (blocked, muted);
+    }
+
     /// Rules that are there.
     #[must_use]
     pub fn len(&self) -> usize {
         let Self { configured, blocked, muted, rooms, slow, muted_in_len, .. } = self;
-        configured.len() + blocked.len() + muted.len() + rooms.len() + slow.len() + muted_in_len
+        let stored = self.stored_blocked.len() + self.stored_muted.len();
+        stored
+            + configured.len()
+            + blocked.len()
+            + muted.len()
+            + rooms.len()
+            + slow.len()
+            + muted_in_len
     }
 
     /// Whether there are none.
@@ -147,13 +162,16 @@ impl Rules {
         let is_in = |rules: &HashMap<String, Until>, key: &str| {
             !rules.is_empty() && rules.get(key).is_some_and(holds)
         };
-        if is_in(&self.blocked, user) || self.configured.iter().any(|one| one == user) {
+        if is_in(&self.blocked, user)
+            || is_in(&self.stored_blocked, user)
+            || self.configured.iter().any(|one| one == user)
+        {
             return Some(Why::Blocked);
         }
         if !is_looked_at {
             return None;
         }
-        if is_in(&self.muted, user) {
+        if is_in(&self.muted, user) || is_in(&self.stored_muted, user) {
             return Some(Why::Muted);
         }
         if self.muted_in.get(room).is_some_and(|users| is_in(users, user)) {

@@ -351,7 +351,7 @@ impl User for Access {
                 self.draw_again(owner, Some(reached.gateway));
             }
             // It has not asked.
-            Reply::Item(from_owner_item::Item::Answer(_)) => {}
+            Reply::Item(from_owner_item::Item::Answer(_) | from_owner_item::Item::Pushed(_)) => {}
             Reply::Unreachable(refused) => {
                 if let Some(session) = refused.session {
                     self.refused(owner, session, refused.request, Some(UNREACHABLE_RETRY_MS));

@@ -230,7 +230,7 @@ impl Owners {
     }
 
     /// Passes an item on, waiting while the owner's queue is full. `false`: it cannot be reached.
-    pub(super) async fn send(&self, owner: OwnerId, stream: Stream, item: Item) -> bool {
+    pub(crate) async fn send(&self, owner: OwnerId, stream: Stream, item: Item) -> bool {
         let Some(reach) = self.reach(owner) else { return false };
         match &*reach {
             Reach::Here(link) => {
@@ -291,7 +291,7 @@ impl Owners {
 }
 
 impl Owners {
-    fn find(&self, role: Role, key: &[u8]) -> Option<OwnerId> {
+    pub(crate) fn find(&self, role: Role, key: &[u8]) -> Option<OwnerId> {
         let nodes = self.nodes.read();
         let of_role = nodes.iter().filter(|(_, node)| node.role == role);
         rendezvous(of_role.map(|(id, node)| (*id, node.seed)), key)

@@ -10,12 +10,16 @@ use crate::{
 pub fn check_roles(config: &Config, roles: Roles) -> Vec<ConfigProblem> {
     let mut problems = Vec::new();
     for (role, nodes) in [(Role::Room, &config.nodes.room), (Role::Peer, &config.nodes.peer)] {
-        if roles.has(Role::Access) && nodes.is_empty() && !roles.has(role) {
-            let role = role.name();
+        let passes_on = [Role::Access, Role::Push].into_iter().find(|role| roles.has(*role));
+        if let Some(who) = passes_on
+            && nodes.is_empty()
+            && !roles.has(role)
+        {
+            let (role, who) = (role.name(), who.name());
             problems.push(ConfigProblem {
                 key: format!("nodes.{role}"),
                 problem: format!(
-                    "is empty, so that access has no {role} to pass anything on to; list the \
+                    "is empty, so that {who} has no {role} to pass anything on to; list the \
                      addresses of processes with the role {role}, or give this one the role"
                 ),
             });

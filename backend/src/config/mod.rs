@@ -183,6 +183,8 @@ impl Nodes {
             Role::Room => &self.room,
             Role::Binary => &self.binary,
             Role::Peer => &self.peer,
+            // Nobody dials it.
+            Role::Push => &[],
         }
     }
 }

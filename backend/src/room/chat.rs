@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame};
 
 use super::{
-    Effect, Effects, Now, Room, SessionId, config::RoomConfig, filter::Filtered,
-    log::device_record, policy::ChatPolicy, senders::Verdict,
+    Asker, Effect, Effects, Now, Room, config::RoomConfig, filter::Filtered, log::device_record,
+    policy::ChatPolicy, senders::Verdict,
 };
 
 /// Messages that make a batch a large one: some packets of them for each member.
@@ -42,7 +42,7 @@ pub(crate) struct Chat {
 /// A message that waits for the next tick.
 #[derive(Debug)]
 struct Candidate {
-    session: SessionId,
+    from: Asker,
     sender: usize,
     user: Text,
     id: u64,
@@ -98,6 +98,11 @@ impl Chat {
         (!self.waiting.is_empty()).then_some(due)
     }
 
+    /// Those whose messages wait for the next batch.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Asker> + '_ {
+        self.waiting.iter().map(|candidate| candidate.from)
+    }
+
     #[cfg(test)]
     pub(crate) fn waiting_len(&self) -> usize {
         self.waiting.len()
@@ -112,7 +117,7 @@ impl Room {
     /// A chat message arrives: it competes at the next tick.
     pub(super) fn offer_chat(
         &mut self,
-        session: SessionId,
+        from: Asker,
         sender: usize,
         user: Text,
         send: frame::Send,
@@ -122,11 +127,11 @@ impl Room {
         let (group, id) = (self.group, send.id);
         if let Verdict::Repeat(seq) = self.senders.judge(sender, Class::Chat, id, false) {
             let seq = seq.unwrap_or(Seq::ZERO);
-            fx.ack(session, &self.chat.ack(group, id, AckStatus::Duplicate, seq));
+            fx.ack(from, &self.chat.ack(group, id, AckStatus::Duplicate, seq));
             return;
         }
         if send.payload.0.len() > self.config.payload_bytes {
-            fx.refuse(session, &send, ErrorCode::TooLarge, "the payload is larger than allowed");
+            fx.refuse(from, &send, ErrorCode::TooLarge, "the payload is larger than allowed");
             return;
         }
         let send = match self.filtered(&user, send, now) {
@@ -134,12 +139,26 @@ impl Room {
             Filtered::Silent => {
                 self.senders.accept_chat(sender, id);
                 let ack = self.chat.ack(group, id, AckStatus::Accepted, self.chat.head());
-                return fx.ack(session, &ack);
+                return fx.ack(from, &ack);
             }
             Filtered::Refused(send, (code, detail)) => {
-                return fx.refuse(session, &send, code, detail);
+                return fx.refuse(from, &send, code, detail);
             }
         };
+        self.chat_waits(from, sender, user, send, now, fx);
+    }
+
+    /// It waits for the next tick, or is shed.
+    pub(super) fn chat_waits(
+        &mut self,
+        from: Asker,
+        sender: usize,
+        user: Text,
+        send: frame::Send,
+        now: Now,
+        fx: &mut Effects,
+    ) {
+        let (group, id) = (self.group, send.id);
         self.senders.accept_chat(sender, id);
         let chat = &mut self.chat;
         let bytes = send.payload.0.len();
@@ -149,13 +168,13 @@ impl Room {
             || chat.waiting_bytes + bytes > self.config.chat_waiting_bytes
         {
             chat.shed += 1;
-            fx.ack(session, &chat.ack(group, id, AckStatus::Shed, Seq::ZERO));
-            return;
+            fx.ack(from, &chat.ack(group, id, AckStatus::Shed, Seq::ZERO));
+            return self.push_settled(from, id, None);
         }
         self.senders.hold(sender);
         chat.waiting_bytes += bytes;
         chat.waiting.push(Candidate {
-            session,
+            from,
             sender,
             user,
             id,
@@ -189,8 +208,9 @@ impl Room {
         fx.publish(Class::Chat, first, &frames, ends.iter().copied());
         let stored = self.config.chat_history;
         let mut records = Vec::with_capacity(if stored { forwarded } else { 0 });
+        let chosen = std::mem::take(&mut self.chat.chosen);
         let (mut seq, mut start, mut ends) = (first, 0, ends.into_iter());
-        for (candidate, chosen) in waiting.iter().zip(&self.chat.chosen) {
+        for (candidate, chosen) in waiting.iter().zip(&chosen) {
             let (sender, id) = (candidate.sender, candidate.id);
             let (mut status, mut place) = (AckStatus::Shed, Seq::ZERO);
             if *chosen {
@@ -206,7 +226,9 @@ impl Room {
                 self.senders.remember(sender, Class::Chat, id, seq);
                 (seq, start) = (seq.next(), end);
             }
-            fx.ack(candidate.session, &self.chat.ack(self.group, id, status, place));
+            let from = candidate.from;
+            fx.ack(from, &self.chat.ack(self.group, id, status, place));
+            self.push_settled(from, id, (*chosen).then_some(place));
             self.senders.release(sender);
         }
         if !records.is_empty() {
@@ -215,7 +237,7 @@ impl Room {
             self.chat.settle(self.chat.head());
         }
         waiting.clear();
-        self.chat.waiting = waiting;
+        (self.chat.waiting, self.chat.chosen) = (waiting, chosen);
     }
 }
 

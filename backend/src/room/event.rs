@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, rooms};
 
-use super::{log::Later, notes::Notes};
+use super::{log::Later, notes::Notes, push::Push, rules::Change};
 use crate::store::Record;
 
 /// A Session, as its gateway names it.
@@ -15,6 +15,26 @@ pub struct SessionId {
     pub gateway: u64,
     /// The gateway's number for the Session, never used twice.
     pub session: u64,
+}
+
+/// Who is told what became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asker {
+    /// The client that has sent it.
+    Session(SessionId),
+    /// The system.
+    System {
+        /// The link that is answered.
+        link: u64,
+        /// Number of the request.
+        push: u64,
+    },
+}
+
+impl From<SessionId> for Asker {
+    fn from(session: SessionId) -> Self {
+        Self::Session(session)
+    }
 }
 
 /// The time, as the caller knows it.
@@ -127,6 +147,31 @@ pub enum Event {
         send: frame::Send,
         /// The caller holds as much for the store as it may: what must be stored is refused.
         store_full: bool,
+    },
+    /// The system sends.
+    Push {
+        /// What.
+        push: Push,
+        /// As in [`Event::Send`].
+        store_full: bool,
+    },
+    /// Moderators change who may be here and who may speak.
+    Rule {
+        /// Who is answered.
+        from: Asker,
+        /// What.
+        change: Change,
+        /// As in [`Event::Send`].
+        store_full: bool,
+    },
+    /// All Sessions of a user are to leave.
+    Kick {
+        /// The link that is answered.
+        link: u64,
+        /// Number of the request.
+        push: u64,
+        /// Who.
+        user: Text,
     },
     /// A client asks for the member list.
     Members {
@@ -299,8 +344,12 @@ impl Effects {
     /// What became of a message. For chat on the lane of chat, in one packet with its delivery: a
     /// room of talkers would else send each of them two. (The reason of a refusal goes before its
     /// ack, so those stay together.)
-    pub(crate) fn ack(&mut self, session: SessionId, ack: &frame::Ack) {
+    pub(crate) fn ack(&mut self, from: impl Into<Asker>, ack: &frame::Ack) {
         self.counts.acks[ack.class.index()][ack.status as usize] += 1;
+        let session = match from.into() {
+            Asker::Session(session) => session,
+            Asker::System { link, push } => return self.push_acked(link, push, ack),
+        };
         let chat = ack.class == Class::Chat && ack.status != AckStatus::Refused;
         let lane = if chat { Class::Chat } else { Class::Signal };
         self.tell_on(session, lane, |out| ack.encode(out));
@@ -309,22 +358,58 @@ impl Effects {
     /// A message that may not be sent: the ack, and an error that says why.
     pub(crate) fn refuse(
         &mut self,
-        session: SessionId,
+        from: impl Into<Asker>,
         send: &frame::Send,
         code: ErrorCode,
         detail: &'static str,
     ) {
-        self.error(session, 0, code, detail);
         let (group, class, id) = (send.group, send.class, send.id);
-        let status = AckStatus::Refused;
-        self.ack(session, &frame::Ack { group, class, id, status, seq: Seq::ZERO, expected: 0 });
+        let (status, seq, expected) = (AckStatus::Refused, Seq::ZERO, 0);
+        let ack = frame::Ack { group, class, id, status, seq, expected };
+        self.answer(&Later { from: from.into(), ack, refusal: Some((code, detail)) });
     }
 
     pub(crate) fn answer(&mut self, later: &Later) {
-        if let Some((code, detail)) = later.refusal {
-            self.error(later.session, 0, code, detail);
+        match (later.refusal, later.from) {
+            (Some((code, detail)), Asker::Session(session)) => {
+                self.error(session, 0, code, detail);
+            }
+            (Some((code, detail)), Asker::System { link, push }) => {
+                self.counts.acks[later.ack.class.index()][later.ack.status as usize] += 1;
+                return self.push_refused(link, push, code, detail);
+            }
+            (None, _) => {}
         }
-        self.ack(later.session, &later.ack);
+        self.ack(later.from, &later.ack);
+    }
+
+    fn push_acked(&mut self, link: u64, push: u64, ack: &frame::Ack) {
+        let place = (ack.status != AckStatus::Shed).then(|| ack.seq.into());
+        let repeat = ack.status == AckStatus::Duplicate;
+        let sent = rooms::PushSent { place, repeat, differs: false };
+        self.pushed(link, push, rooms::pushed::Answer::Sent(sent));
+    }
+
+    /// The id was used for something else.
+    pub(super) fn push_differs(&mut self, link: u64, push: u64) {
+        let sent = rooms::PushSent { place: None, repeat: true, differs: true };
+        self.pushed(link, push, rooms::pushed::Answer::Sent(sent));
+    }
+
+    fn pushed(&mut self, link: u64, push: u64, answer: rooms::pushed::Answer) {
+        let pushed = rooms::Pushed { push, code: 0, detail: String::new(), answer: Some(answer) };
+        self.tell_access(link, rooms::from_owner_item::Item::Pushed(pushed));
+    }
+
+    pub(super) fn push_kicked(&mut self, link: u64, push: u64, sessions: u64) {
+        let kicked = rooms::PushKicked { sessions };
+        self.pushed(link, push, rooms::pushed::Answer::Kicked(kicked));
+    }
+
+    /// What the system asked for is not done.
+    pub(super) fn push_refused(&mut self, link: u64, push: u64, code: ErrorCode, detail: &str) {
+        let pushed = refused_push(push, code, detail);
+        self.tell_access(link, rooms::from_owner_item::Item::Pushed(pushed));
     }
 
     pub(crate) fn error(
@@ -367,6 +452,12 @@ impl Effects {
     pub(crate) fn tell_access(&mut self, access: u64, item: rooms::from_owner_item::Item) {
         self.list.push(Effect::ToAccess { access, item });
     }
+}
+
+/// The answer to what the system asked for and is not done.
+pub(crate) fn refused_push(push: u64, code: ErrorCode, detail: &str) -> rooms::Pushed {
+    let code = u32::try_from(code.code()).unwrap_or(u32::MAX);
+    rooms::Pushed { push, code, detail: detail.to_owned(), answer: None }
 }
 
 impl From<SessionId> for rooms::SessionRef {

@@ -37,11 +37,16 @@ impl Room {
         if self.kind == Kind::Inbox || user.is_empty() {
             return Filtered::Send(send);
         }
+        let is_looked_at = filtering.classes[send.class.index()];
+        if let Some(why) = self.rules.refuse(user, is_looked_at, now.wall_ms) {
+            metrics::counter!("edgeway_filter_messages_total", "action" => why.name()).increment(1);
+            return Filtered::Refused(send, (ErrorCode::Forbidden, why.text()));
+        }
         let message = Message {
             room: self.name.strip_prefix("chat:").unwrap_or(&self.name),
             user,
             payload: &send.payload.0,
-            is_looked_at: filtering.classes[send.class.index()],
+            is_looked_at,
             now_ms: now.wall_ms,
         };
         match filtering.filter.judge(&message, &mut self.slow) {

@@ -16,6 +16,9 @@ impl Room {
         if self.name.is_empty() {
             self.name = join.name.detached();
         }
+        if let Err((code, detail)) = self.check_open() {
+            return self.refuse_join(&join, code, detail, fx);
+        }
         // The client will take the ids that it is told as acked, and go on behind them. So while a
         // device has messages that are not stored, its new Session waits for their fate.
         let known = self.members.get(session).is_some();
@@ -147,6 +150,27 @@ impl Room {
         }
     }
 
+    /// Members of these users leave by force; how many Sessions.
+    pub(super) fn put_out(
+        &mut self,
+        which: impl Fn(&str) -> bool,
+        code: CloseCode,
+        why: &'static str,
+        now: Now,
+        fx: &mut Effects,
+    ) -> u64 {
+        let mut sessions = 0;
+        for session in self.members.find(|_, member| which(&member.user)) {
+            if let Some(member) = self.remove(session, now, fx) {
+                let left = self.left(0, code, why);
+                fx.tell(session, |out| left.encode(out));
+                self.tell_left(session, member.access, fx);
+                sessions += 1;
+            }
+        }
+        sessions
+    }
+
     /// Everybody out: nothing can be stored here any more. What waits gets no ack, so that its
     /// senders send it to the new owner.
     pub(super) fn fenced(&mut self, now: Now, fx: &mut Effects) {
@@ -160,6 +184,7 @@ impl Room {
         for join in std::mem::take(&mut self.waiting) {
             self.refuse_join(&join, ErrorCode::Unavailable, "the room has moved", fx);
         }
+        self.push_fenced(fx);
         self.strokes_fenced(fx);
     }
 

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{Class, ErrorCode, Seq, Text, frame};
 
-use super::{SessionId, senders::Senders};
+use super::{Asker, senders::Senders};
 use crate::store::{Append, LogId, Origin, Record};
 
 /// Sequence numbers of a class, and its messages between acceptance and delivery.
@@ -39,7 +39,7 @@ pub(crate) struct Batch {
 pub(crate) struct Entry {
     /// Where its frame ends within the batch.
     pub(crate) end: usize,
-    pub(crate) session: SessionId,
+    pub(crate) from: Asker,
     pub(crate) sender: usize,
     pub(crate) id: u64,
     pub(crate) time_ms: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Entry {
 /// An answer that waits for the ack before it.
 #[derive(Debug)]
 pub(crate) struct Later {
-    pub(crate) session: SessionId,
+    pub(crate) from: Asker,
     pub(crate) ack: frame::Ack,
     pub(crate) refusal: Option<Refusal>,
 }
@@ -91,10 +91,12 @@ impl Log {
         Some(Seq::new(self.epoch, self.published + batch.entries.len() as u64))
     }
 
-    /// The Sessions whose messages are not stored yet.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = SessionId> + '_ {
+    /// Those whose messages are not stored yet.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Asker> + '_ {
         let storing = self.storing.iter().flat_map(|batch| &batch.entries);
-        storing.chain(&self.open.entries).map(|entry| entry.session)
+        storing.chain(&self.open.entries).flat_map(|entry| {
+            std::iter::once(entry.from).chain(entry.later.iter().map(|later| later.from))
+        })
     }
 
     pub(crate) fn is_settled(&self) -> bool {

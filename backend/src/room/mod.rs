@@ -21,6 +21,8 @@ mod members;
 mod notes;
 mod policy;
 mod presence;
+mod push;
+mod rules;
 mod send;
 mod senders;
 mod state;
@@ -39,14 +41,18 @@ use edgeway_proto::{Class, ErrorCode, Seq, Text};
 use crate::store::{Append, LogHead, LogId, Record};
 use chat::Chat;
 pub use config::RoomConfig;
-pub(crate) use event::RETRY_AFTER_MS;
-pub use event::{Ask, Counts, Effect, Effects, Event, Join, Move, Moves, Now, SessionId};
+pub use event::{Ask, Asker, Counts, Effect, Effects, Event, Join, Move, Moves, Now, SessionId};
+pub(crate) use event::{RETRY_AFTER_MS, refused_push};
 pub use filter::Filtering;
 pub(crate) use join::ACK_STATUSES;
 use log::Log;
 use members::Members;
 pub(crate) use notes::{Note, Notes, Wanted};
 use presence::{Beat, Presence};
+pub use push::Push;
+use push::Pushes;
+pub use rules::Change;
+pub(crate) use rules::Rules;
 use senders::Senders;
 pub(crate) use senders::device_key;
 use state::State;
@@ -113,6 +119,10 @@ pub struct Room {
     /// Joins of devices whose messages are not stored yet.
     waiting: Vec<Join>,
     strokes: Strokes,
+    pushes: Pushes,
+    rules: Rules,
+    /// The place of the last change of the rules, of this owner.
+    ruled: Seq,
     /// What waits for the store, in bytes.
     pending_bytes: usize,
     /// The earliest wake that was asked for and has not come.
@@ -131,6 +141,8 @@ impl Room {
         for class in Class::ALL {
             senders.restore(class, &loaded.heads[class.index()]);
         }
+        let pushes = Pushes::restore(&loaded, now);
+        let rules = Rules::restore(&loaded.state);
         let mut state = State::new(config.state_keys, config.state_bytes);
         state.restore(loaded.state);
         // Versions of a later owner are later, so that no client takes them for old ones.
@@ -149,6 +161,9 @@ impl Room {
             state,
             waiting: Vec::new(),
             strokes: Strokes::new(kind),
+            pushes,
+            rules,
+            ruled: Seq::ZERO,
             pending_bytes: 0,
             armed: None,
             empty_since: Some(now.since_start),
@@ -188,6 +203,11 @@ impl Room {
             Event::Send { session, send, store_full } => {
                 self.send(session, send, store_full, now, fx);
             }
+            Event::Push { push, store_full } => self.push(push, store_full, now, fx),
+            Event::Rule { from, change, store_full } => {
+                self.rule(from, &change, store_full, now, fx);
+            }
+            Event::Kick { link, push, user } => self.kick(link, push, &user, now, fx),
             Event::Members { session, members } => self.member_page(session, &members, fx),
             Event::Appended(class) => self.appended(class, now, fx),
             Event::ChatSettled(upto) => self.chat.settle(upto),

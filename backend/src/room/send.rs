@@ -3,15 +3,16 @@
 use edgeway_proto::{AckStatus, Class, ErrorCode, Seq, Text, frame, limits};
 
 use super::{
-    Effects, Kind, Now, Room, SessionId,
+    Asker, Effects, Kind, Now, Room, SessionId,
     filter::Filtered,
     log::{Entry, Later, Refusal},
+    rules::RESERVED,
     senders::Verdict,
 };
 
 /// Who sends.
 pub(super) struct Speaker {
-    pub(super) session: SessionId,
+    pub(super) from: Asker,
     pub(super) sender: usize,
     pub(super) user: Text,
 }
@@ -28,7 +29,8 @@ impl Room {
         let Some(member) = self.members.get(session) else {
             return fx.refuse(session, &send, ErrorCode::NotJoined, "the room is not joined");
         };
-        let speaker = Speaker { session, sender: member.sender, user: member.user.clone() };
+        let (from, sender, user) = (session.into(), member.sender, member.user.clone());
+        let speaker = Speaker { from, sender, user };
         self.send_from(speaker, send, store_full, now, fx);
     }
 
@@ -40,20 +42,21 @@ impl Room {
         now: Now,
         fx: &mut Effects,
     ) {
-        let Speaker { session, sender, user } = speaker;
-        if let Err(refusal) = self.check_form(&send) {
-            return self.refuse(session, sender, &send, refusal, fx);
+        let Speaker { from, sender, user } = speaker;
+        let form = self.check_form(&send).and_then(|()| check_key(&send));
+        if let Err(refusal) = form {
+            return self.refuse(from, sender, &send, refusal, fx);
         }
         if send.class == Class::Chat {
-            return self.offer_chat(session, sender, user, send, now, fx);
+            return self.offer_chat(from, sender, user, send, now, fx);
         }
         let contiguous = self.kind != Kind::Inbox;
         match self.senders.judge(sender, send.class, send.id, contiguous) {
             Verdict::New => {}
-            Verdict::Repeat(seq) => return self.repeat(session, sender, &send, seq, fx),
+            Verdict::Repeat(seq) => return self.repeat(from, sender, &send, seq, fx),
             Verdict::OutOfOrder(expected) => {
                 let ack = answer(&send, AckStatus::OutOfOrder, Seq::ZERO, expected);
-                return self.answer_in_order(sender, Later { session, ack, refusal: None }, fx);
+                return self.answer_in_order(sender, Later { from, ack, refusal: None }, fx);
             }
         }
         let send = match self.filtered(&user, send, now) {
@@ -61,12 +64,26 @@ impl Room {
             // Of chat alone.
             Filtered::Silent => return,
             Filtered::Refused(send, refusal) => {
-                return self.refuse(session, sender, &send, refusal, fx);
+                return self.refuse(from, sender, &send, refusal, fx);
             }
         };
+        let speaker = Speaker { from, sender, user };
+        if let Err(refusal) = self.give_place(speaker, &send, store_full, now) {
+            self.refuse(from, sender, &send, refusal, fx);
+        }
+    }
+
+    /// Gives a message its place in the order.
+    pub(super) fn give_place(
+        &mut self,
+        speaker: Speaker,
+        send: &frame::Send,
+        store_full: bool,
+        now: Now,
+    ) -> Result<Seq, Refusal> {
+        let Speaker { from, sender, user } = speaker;
         if store_full || self.pending_bytes + send.payload.0.len() > self.config.pending_bytes {
-            let refusal = (ErrorCode::Unavailable, "too much waits for the store");
-            return self.refuse(session, sender, &send, refusal, fx);
+            return Err((ErrorCode::Unavailable, "too much waits for the store"));
         }
         let deliver = frame::Deliver {
             group: self.group,
@@ -79,22 +96,20 @@ impl Room {
             key: send.key.clone(),
             payload: send.payload.clone(),
         };
-        match self.check_limits(&send, &deliver, now) {
-            Ok(()) => self.accept(session, sender, &send, deliver),
-            Err(refusal) => self.refuse(session, sender, &send, refusal, fx),
-        }
+        self.check_limits(send, &deliver, now)?;
+        Ok(self.accept(from, sender, send, deliver))
     }
 
     fn refuse(
         &mut self,
-        session: SessionId,
+        from: Asker,
         sender: usize,
         send: &frame::Send,
         refusal: Refusal,
         fx: &mut Effects,
     ) {
         let ack = answer(send, AckStatus::Refused, Seq::ZERO, 0);
-        self.answer_in_order(sender, Later { session, ack, refusal: Some(refusal) }, fx);
+        self.answer_in_order(sender, Later { from, ack, refusal: Some(refusal) }, fx);
     }
 
     /// Answers after the ack of what the sender sent before, which may have to wait for the store.
@@ -114,7 +129,7 @@ impl Room {
     }
 
     /// What can be said without knowing the sender's other messages.
-    fn check_form(&self, send: &frame::Send) -> Result<(), Refusal> {
+    pub(super) fn check_form(&self, send: &frame::Send) -> Result<(), Refusal> {
         if send.id == 0 {
             return Err((ErrorCode::BadRequest, "message ids begin with 1"));
         }
@@ -156,14 +171,14 @@ impl Room {
 
     fn accept(
         &mut self,
-        session: SessionId,
+        from: Asker,
         sender: usize,
         send: &frame::Send,
         deliver: frame::Deliver,
-    ) {
+    ) -> Seq {
         let entry = Entry {
             end: 0,
-            session,
+            from,
             sender,
             id: send.id,
             time_ms: deliver.time_ms,
@@ -175,6 +190,7 @@ impl Room {
         let (seq, bytes) = self.logs[send.class.index()].push(deliver, entry);
         self.pending_bytes += bytes;
         self.senders.accept(sender, send.class, send.id, seq);
+        seq
     }
 
     /// A message that was accepted before. While it is not stored there is no ack for it: the
@@ -182,7 +198,7 @@ impl Room {
     /// sent again.
     fn repeat(
         &mut self,
-        session: SessionId,
+        from: Asker,
         sender: usize,
         send: &frame::Send,
         seq: Option<Seq>,
@@ -190,7 +206,7 @@ impl Room {
     ) {
         let place = seq.unwrap_or(Seq::ZERO);
         let ack = answer(send, AckStatus::Duplicate, place, 0);
-        let later = Later { session, ack, refusal: None };
+        let later = Later { from, ack, refusal: None };
         if send.id <= self.senders.stored(sender)[send.class.index()] {
             return fx.answer(&later);
         }
@@ -215,7 +231,7 @@ impl Room {
         let batch = batch.into_live(group, class, now.wall_ms);
         let ends = batch.entries.iter().map(|e| e.end);
         fx.publish(class, batch.first, &batch.frames, ends);
-        let mut seq = batch.first;
+        let (mut seq, ruled) = (batch.first, self.ruled);
         for (frame, entry) in batch.cut().zip(&batch.entries) {
             let device = self.senders.key(entry.sender);
             fx.notes.message(class, seq, device, entry.id, || frame.clone());
@@ -224,9 +240,12 @@ impl Room {
                 self.state.set(&entry.key, seq, frame, entry.expires_ms, now.wall_ms);
             }
             let (id, status, expected) = (entry.id, AckStatus::Accepted, 0);
-            fx.ack(entry.session, &frame::Ack { group, class, id, status, seq, expected });
+            fx.ack(entry.from, &frame::Ack { group, class, id, status, seq, expected });
             entry.later.iter().for_each(|later| fx.answer(later));
             self.senders.set_stored(entry.sender, class, entry.id);
+            if class == Class::Signal && seq == ruled {
+                self.rules_stored(now, fx);
+            }
             seq = seq.next();
         }
         self.join_waiting(now, fx);
@@ -234,7 +253,15 @@ impl Room {
     }
 }
 
-fn answer(send: &frame::Send, status: AckStatus, seq: Seq, expected: u64) -> frame::Ack {
+/// What the system alone may set.
+fn check_key(send: &frame::Send) -> Result<(), Refusal> {
+    if send.key.starts_with(RESERVED) {
+        return Err((ErrorCode::Forbidden, "keys with @ in front are the system's"));
+    }
+    Ok(())
+}
+
+pub(super) fn answer(send: &frame::Send, status: AckStatus, seq: Seq, expected: u64) -> frame::Ack {
     frame::Ack { group: send.group, class: send.class, id: send.id, status, seq, expected }
 }
 

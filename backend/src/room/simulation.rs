@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use edgeway_proto::{
-    AckStatus, Class, Frame, Rest, Seq, Text,
+    AckStatus, Class, ErrorCode, Frame, Rest, Seq, Text,
     frame::{self, presence_flag},
-    rooms::from_owner_item::Item,
+    rooms::{self, from_owner_item::Item},
 };
 use proptest::prelude::*;
 
@@ -34,6 +34,12 @@ enum Op {
         key: Option<u8>,
         len: usize,
         void: bool,
+    },
+    /// The system sends; `digest` tells apart what the same id is used for.
+    Push {
+        id: u64,
+        class: Class,
+        digest: u64,
     },
     Members {
         session: u64,
@@ -60,6 +66,10 @@ fn ops() -> impl Strategy<Value = Op> {
         20 => send.prop_map(|(session, class, skip, key, len, void)| {
             Op::Send { session, class, skip, key, len, void }
         }),
+        5 => (1u64..9, prop::bool::ANY, prop::bool::weighted(0.1)).prop_map(|(id, chat, other)| {
+            let class = if chat { Class::Chat } else { Class::Signal };
+            Op::Push { id, class, digest: 1 + u64::from(other) }
+        }),
         1 => session().prop_map(|session| Op::Members { session }),
         1 => (0u64..3).prop_map(Op::GatewayGone),
         1 => (0u64..2).prop_map(Op::AccessGone),
@@ -85,6 +95,10 @@ struct Sim {
     last_ack: HashMap<(SessionId, Class), u64>,
     next_id: HashMap<(u64, Class), u64>,
     waiting_joins: i64,
+    /// What the system asked for and was not answered, by number; and what became of each id.
+    pushed: BTreeMap<u64, (u64, Class, u64)>,
+    pushes: HashMap<u64, (Class, u64, Option<Seq>)>,
+    last_push: u64,
     chat_offered: u64,
     chat_acked: u64,
     chat_shed: u64,
@@ -123,6 +137,9 @@ impl Sim {
             last_ack: HashMap::new(),
             next_id: HashMap::new(),
             waiting_joins: 0,
+            pushed: BTreeMap::new(),
+            pushes: HashMap::new(),
+            last_push: 0,
             chat_offered: 0,
             chat_acked: 0,
             chat_shed: 0,
@@ -199,6 +216,7 @@ impl Sim {
             Op::Send { session, class, skip, key, len, void } => {
                 self.send(session, class, skip, key, len, void);
             }
+            Op::Push { id, class, digest } => self.push(id, class, digest),
             Op::Members { session } => {
                 let members = frame::Members { request: 1, group: 7, ..Default::default() };
                 self.apply(Event::Members { session: id(session), members });
@@ -257,6 +275,47 @@ impl Sim {
         self.apply(Event::Send { session: id(session), send, store_full: false });
     }
 
+    fn push(&mut self, id: u64, class: Class, digest: u64) {
+        self.last_push += 1;
+        let push = self.last_push;
+        self.pushed.insert(push, (id, class, digest));
+        self.chat_offered += u64::from(class == Class::Chat && !self.room.knows_push(id));
+        let payload = Rest(Bytes::from_static(b"news"));
+        let send = frame::Send { group: 7, class, id, payload, ..frame::Send::default() };
+        let from = Asker::System { link: 1, push };
+        self.apply(Event::Push { push: Push { from, digest, send }, store_full: false });
+    }
+
+    fn pushed(&mut self, pushed: rooms::Pushed) {
+        let (id, class, digest) = self.pushed.remove(&pushed.push).expect("one answer to each");
+        let Some(rooms::pushed::Answer::Sent(sent)) = pushed.answer else {
+            assert_eq!(
+                (class, ErrorCode::from_code(pushed.code.into())),
+                (Class::Chat, ErrorCode::Unavailable),
+                "while the same chat waits"
+            );
+            return;
+        };
+        let place = sent.place.map(Seq::from);
+        if sent.differs {
+            let (first_class, first_digest, _) =
+                self.pushes.get(&id).copied().unwrap_or((class, 0, None));
+            assert!((class, digest) != (first_class, first_digest));
+        } else if let Some(first) = self.pushes.get(&id) {
+            assert_eq!(*first, (class, digest, place), "the answer of the first");
+        } else {
+            assert!(!sent.repeat);
+            self.pushes.insert(id, (class, digest, place));
+            if class == Class::Chat {
+                self.chat_acked += 1;
+                self.chat_shed += u64::from(place.is_none());
+            }
+        }
+        if let Some(place) = place {
+            assert!(place <= self.published[class.index()], "answered after published");
+        }
+    }
+
     fn check(&mut self, effect: Effect) {
         match effect {
             Effect::Subscribe { session, class, head, .. } => {
@@ -281,6 +340,7 @@ impl Sim {
                 self.waiting_joins -= 1;
                 assert!(self.waiting_joins >= 0, "one answer to each join");
             }
+            Effect::ToAccess { item: Item::Pushed(pushed), .. } => self.pushed(pushed),
             Effect::ToAccess { .. } | Effect::AppendBehind(_) => {}
             Effect::WakeAt(due) => self.wake = Some(self.wake.map_or(due, |wake| wake.min(due))),
             Effect::Route { .. } | Effect::Announce { .. } | Effect::Retract { .. } => {
@@ -365,6 +425,7 @@ impl Sim {
         self.pass(2000);
         assert_eq!(self.room.pending_bytes(), 0);
         assert_eq!(self.waiting_joins, 0);
+        assert!(self.pushed.is_empty(), "all are answered");
         assert!(self.room.logs.iter().all(log::Log::is_settled));
         let members: BTreeSet<String> =
             self.room.members.users().keys().map(|user| user.to_string()).collect();

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 use edgeway_proto::{Seq, Text};
 
+use super::rules::RESERVED;
 use crate::store::Record;
 
 /// What is published by key, and how large it will be once what is under way is published too.
@@ -67,6 +68,10 @@ impl State {
     }
 
     fn fits(&self, key: &Text, len: usize) -> bool {
+        // Rules have a bound of their own: a room that is full can still be moderated.
+        if key.starts_with(RESERVED) {
+            return true;
+        }
         let old = self.planned.get(key).map(|p| p.len);
         let keys = self.planned.len() + usize::from(old.is_none());
         let bytes = self.planned_bytes - old.unwrap_or(0) + len;

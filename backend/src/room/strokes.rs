@@ -18,7 +18,7 @@ use edgeway_proto::{
     rooms::{self, from_owner_item::Item},
 };
 
-use super::{Ask, Effect, Effects, Kind, Now, Room, SessionId, send::Speaker};
+use super::{Ask, Asker, Effect, Effects, Kind, Now, Room, SessionId, send::Speaker};
 
 /// Questions of one room that wait for the store. More come only while it is away.
 const ASKS_WAITING: usize = 1024;
@@ -205,7 +205,7 @@ impl Room {
         if !self.senders.takes_from(sender, session) {
             return self.join_again(session, fx);
         }
-        self.send_from(Speaker { session, sender, user }, send, store_full, now, fx);
+        self.send_from(Speaker { from: session.into(), sender, user }, send, store_full, now, fx);
     }
 
     /// Has a client join again, and send what was not acked: to where that leads now.
@@ -224,8 +224,10 @@ impl Room {
             self.refuse_ask(&waiting.ask, fx);
         }
         let unstored: BTreeSet<_> = self.logs[Class::Binary.index()].waiting().collect();
-        for session in unstored {
-            self.join_again(session, fx);
+        for from in unstored {
+            if let Asker::Session(session) = from {
+                self.join_again(session, fx);
+            }
         }
     }
 }

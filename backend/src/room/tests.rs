@@ -2,6 +2,8 @@
 
 mod filtering;
 mod notes;
+mod push;
+mod rules;
 
 use std::{sync::Arc, time::Duration};
 

@@ -48,6 +48,7 @@ impl Shard {
             Input::Join { group, join } => {
                 self.request(join.session, group, Queued::Join(join));
             }
+            Input::Push { group, link, push } => self.push(group, link, push),
             Input::Leave { access, session, request, group } => {
                 self.request(session, group, Queued::Leave { access, request });
             }
@@ -227,6 +228,7 @@ impl Shard {
                 for join in &waiting.joins {
                     self.refuse(join, MOVING);
                 }
+                self.refuse_pushes(&waiting.pushes, MOVING);
                 for input in waiting.inputs {
                     self.of_strokes(input);
                 }
@@ -249,6 +251,9 @@ impl Shard {
                 for join in waiting.joins {
                     self.enter(group, join);
                 }
+                for (link, push) in waiting.pushes {
+                    self.push(group, link, push);
+                }
                 for input in waiting.inputs {
                     self.of_strokes(input);
                 }
@@ -261,6 +266,7 @@ impl Shard {
                 for join in &waiting.joins {
                     self.refuse(join, "the room cannot be loaded now");
                 }
+                self.refuse_pushes(&waiting.pushes, "the room cannot be loaded now");
                 self.strokes_not_loaded(group, waiting);
             }
         }

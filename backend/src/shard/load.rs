@@ -1,6 +1,6 @@
 //! Rooms on their way in: what the store knows of them, once it has sealed their logs for this owner.
 
-use edgeway_proto::Text;
+use edgeway_proto::{Text, rooms};
 
 use super::task::Input;
 use crate::{
@@ -14,6 +14,8 @@ pub(super) struct Waiting {
     /// The room's name.
     pub(super) name: Text,
     pub(super) joins: Vec<Join>,
+    /// Of the system, with the links that are answered.
+    pub(super) pushes: Vec<(u64, rooms::Push)>,
     /// For an owner of strokes, and the bytes of the strokes.
     pub(super) inputs: Vec<Input>,
     pub(super) bytes: usize,

@@ -3,7 +3,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use edgeway_proto::{ErrorCode, rooms};
+use edgeway_proto::{
+    ErrorCode,
+    rooms::{self, push::Ask},
+};
 use metrics::{Counter, Gauge, counter, gauge};
 use quick_cache::{Weighter, sync::Cache};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     Kind,
     metrics::{level, name},
-    owner::{Access, Routes},
+    owner::{Access, Routes, push_bytes},
     queue,
 };
 use crate::store::{Store, StoreError};
@@ -62,10 +65,44 @@ impl Names {
     }
 }
 
-/// A join whose room's handle is not known here.
+/// What is for a room whose handle is not known here.
 pub(super) struct LookUp {
     pub(super) access: Arc<Access>,
-    pub(super) join: rooms::Join,
+    pub(super) wants: Wants,
+}
+
+/// What it is.
+pub(super) enum Wants {
+    Join(Box<rooms::Join>),
+    Push(rooms::Push),
+}
+
+impl Wants {
+    pub(super) fn room(&self) -> &str {
+        match self {
+            Self::Join(join) => &join.room,
+            Self::Push(push) => &push.room,
+        }
+    }
+
+    /// Whether a room that has no handle gets one. `policy`: those that are joined do.
+    fn creates(&self, policy: bool) -> bool {
+        let Self::Push(push) = self else { return policy };
+        match &push.ask {
+            Some(Ask::Send(_)) | None => policy,
+            // To open a room makes it, and so does what must hold before it is there.
+            Some(Ask::Rule(_)) => true,
+            Some(Ask::Kick(_) | Ask::State(_) | Ask::History(_)) => false,
+        }
+    }
+
+    /// What it takes while its handle is asked for.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Join(join) => 2 * join.room.len() + join.user.len(),
+            Self::Push(push) => push_bytes(push),
+        }
+    }
 }
 
 /// Names that are asked for in one go: as many as a Session may join in one call.
@@ -114,33 +151,38 @@ impl Finder {
 }
 
 impl Routes {
-    /// Asks for the handles of a batch, and passes its joins on.
+    /// Asks for the handles of a batch, and passes on what is for them.
     async fn find(self: Arc<Self>, batch: Vec<LookUp>, turn: OwnedSemaphorePermit) {
-        let mut names: Vec<String> = batch.iter().map(|l| l.join.room.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let create = self.shared.live.create_rooms() || self.shared.kind == Kind::Inbox;
-        let found = handles(&*self.shared.store, &names, create).await;
+        let policy = self.shared.live.create_rooms() || self.shared.kind == Kind::Inbox;
+        // First those that make rooms, so that who only asks finds them.
+        let mut found = [HashMap::new(), HashMap::new()];
+        for create in [true, false] {
+            let wanted = batch.iter().filter(|l| l.wants.creates(policy) == create);
+            let mut names: Vec<String> = wanted.map(|l| l.wants.room().to_owned()).collect();
+            names.sort_unstable();
+            names.dedup();
+            if !names.is_empty() {
+                let handles = handles(&*self.shared.store, &names, create).await;
+                found[usize::from(create)] = names.into_iter().zip(handles).collect();
+            }
+        }
         drop(turn);
-        let found: HashMap<String, _> = names.into_iter().zip(found).collect();
-        for LookUp { access, join } in batch {
-            match found.get(&join.room) {
+        for LookUp { access, wants } in batch {
+            let found = &found[usize::from(wants.creates(policy))];
+            let (code, detail) = match found.get(wants.room()) {
                 Some(Ok(Some(group))) => {
-                    if self.names.handles.peek(&*join.room).is_none() {
-                        self.names.remember(join.room.clone(), *group);
+                    if self.names.handles.peek(wants.room()).is_none() {
+                        self.names.remember(wants.room().to_owned(), *group);
                     }
-                    if let Some(to) = self.join(*group, access.id, join) {
+                    if let Some(to) = self.wanted(*group, &access, wants) {
                         self.shards[to.shard].control.send(to.input, to.bytes).await;
                     }
+                    continue;
                 }
-                Some(Ok(None)) => {
-                    self.refuse(&access, &join, ErrorCode::NoSuchRoom, "there is no such room");
-                }
-                Some(Err(_)) | None => {
-                    let detail = "the room cannot be looked up now";
-                    self.refuse(&access, &join, ErrorCode::Unavailable, detail);
-                }
-            }
+                Some(Ok(None)) => (ErrorCode::NoSuchRoom, "there is no such room"),
+                Some(Err(_)) | None => (ErrorCode::Unavailable, "the room cannot be looked up now"),
+            };
+            self.refuse(&access, &wants, code, detail);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use edgeway_proto::{
     Class, ErrorCode, Seq, Text, frame::join_flag, link, rooms, rooms::from_owner_item,
-    rooms::to_owner_item::Item,
+    rooms::push::Ask, rooms::to_owner_item::Item,
 };
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -17,9 +17,10 @@ use super::{
     Environment, Gateways, Kind, LiveConfig, OwnerConfig, Replies, Reply, StrokeOwners,
     handover::MOVING,
     history::error_frame,
-    names::{Finder, LookUp, Names},
+    names::{Finder, LookUp, Names, Wants},
     outbox::to_session,
     queue::{self, queue},
+    reads::{Read, read},
     task::{Input, Shard},
     unreachable,
 };
@@ -27,7 +28,7 @@ use crate::{
     directory::Recorder,
     registry::Tenure,
     ring::Ring,
-    room::{Join, SessionId},
+    room::{Join, SessionId, refused_push},
     store::Store,
 };
 
@@ -196,7 +197,7 @@ impl Drop for AccessLink {
 enum Way {
     /// Into a queue.
     Shard(Routed),
-    /// A join of a name that is not known yet, and what it costs of the queue.
+    /// It is for a name that is not known yet; and what it costs of the queue.
     LookUp(LookUp, usize),
     /// It names no Session.
     Nowhere,
@@ -277,17 +278,8 @@ impl AccessLink {
         }
         match item {
             Item::Hello(_) => Way::Nowhere,
-            Item::Join(join) if !routes.shared.owns(&join.room) => {
-                routes.refuse(&self.access, &join, ErrorCode::Unavailable, MOVING);
-                Way::Nowhere
-            }
-            Item::Join(join) => match routes.names.get(&join.room) {
-                Some(group) => routes.join(group, access, join).into(),
-                None => {
-                    let bytes = ITEM_BYTES + 2 * join.room.len() + join.user.len();
-                    Way::LookUp(LookUp { access: Arc::clone(&self.access), join }, bytes)
-                }
-            },
+            Item::Join(join) => self.by_name(Wants::Join(Box::new(join))),
+            Item::Push(push) => self.by_name(Wants::Push(push)),
             Item::Leave(rooms::Leave { session, request, group }) => {
                 let leave = session.map(|session| {
                     let session = session.into();
@@ -319,12 +311,51 @@ impl AccessLink {
     }
 }
 
+impl AccessLink {
+    /// Where that goes which names its room.
+    fn by_name(&self, wants: Wants) -> Way {
+        let routes = &self.owner.routes;
+        if !routes.shared.owns(wants.room()) {
+            routes.refuse(&self.access, &wants, ErrorCode::Unavailable, MOVING);
+            return Way::Nowhere;
+        }
+        match routes.names.get(wants.room()) {
+            Some(group) => routes.wanted(group, &self.access, wants).into(),
+            None => {
+                let bytes = ITEM_BYTES + wants.bytes();
+                Way::LookUp(LookUp { access: Arc::clone(&self.access), wants }, bytes)
+            }
+        }
+    }
+}
+
 impl Routes {
+    pub(super) fn wanted(&self, group: u64, access: &Arc<Access>, wants: Wants) -> Option<Routed> {
+        let link = access.id;
+        match wants {
+            Wants::Join(join) => self.join(group, link, *join),
+            // Of what is stored alone: no room need be in memory for it.
+            Wants::Push(rooms::Push { push, ask: Some(Ask::State(_)), .. }) => {
+                read(Arc::clone(&self.shared), Arc::clone(access), push, Read::State(group));
+                None
+            }
+            Wants::Push(rooms::Push { push, ask: Some(Ask::History(history)), .. }) => {
+                let read_log = Read::log(group, &history);
+                read(Arc::clone(&self.shared), Arc::clone(access), push, read_log);
+                None
+            }
+            Wants::Push(push) => {
+                let bytes = push_bytes(&push);
+                Some(self.routed(group, Input::Push { group, link, push }, bytes))
+            }
+        }
+    }
+
     fn routed(&self, group: u64, input: Input, bytes: usize) -> Routed {
         Routed { shard: shard_of(group, self.shards.len()), input, bytes: bytes + ITEM_BYTES }
     }
 
-    pub(super) fn join(&self, group: u64, access: u64, join: rooms::Join) -> Option<Routed> {
+    fn join(&self, group: u64, access: u64, join: rooms::Join) -> Option<Routed> {
         let mut have = [None; 3];
         for item in &join.have {
             if let (class, Some(position)) = (Class::from(item.class()), item.position) {
@@ -352,6 +383,22 @@ impl Routes {
     pub(super) fn refuse(
         &self,
         access: &Access,
+        wants: &Wants,
+        code: ErrorCode,
+        detail: &'static str,
+    ) {
+        match wants {
+            Wants::Join(join) => self.refuse_join(access, join, code, detail),
+            Wants::Push(push) => {
+                let refused = refused_push(push.push, code, detail);
+                access.reply(Reply::Item(from_owner_item::Item::Pushed(refused)));
+            }
+        }
+    }
+
+    fn refuse_join(
+        &self,
+        access: &Access,
         join: &rooms::Join,
         code: ErrorCode,
         detail: &'static str,
@@ -367,6 +414,17 @@ impl Routes {
             unreachable(session, request)
         });
     }
+}
+
+/// What a push takes of a queue, beside the item.
+pub(super) fn push_bytes(push: &rooms::Push) -> usize {
+    let ask = match &push.ask {
+        Some(Ask::Send(send)) => send.key.len() + send.payload.len(),
+        Some(Ask::Rule(rule)) => rule.user.len(),
+        Some(Ask::Kick(kick)) => kick.user.len(),
+        Some(Ask::State(_) | Ask::History(_)) | None => 0,
+    };
+    push.room.len() + ask
 }
 
 /// By a hash: the low bits of an embedded store's handles are its slot, the same in all of them.

@@ -23,7 +23,7 @@ use super::{
     task::{Done, Input, Shard, Slot},
 };
 use crate::{
-    room::{Ask, Event, Join, device_key},
+    room::{Ask, Event, Join, SessionId, device_key},
     store::{LogId, StoreError},
 };
 
@@ -388,7 +388,7 @@ impl Shard {
             Input::Strokes(rooms::Strokes { session: Some(session), group, frames, .. }) => {
                 for send in sends(frames) {
                     let detail = "too much waits for the store";
-                    self.fx.refuse(session.into(), &send, ErrorCode::Unavailable, detail);
+                    self.fx.refuse(SessionId::from(session), &send, ErrorCode::Unavailable, detail);
                 }
                 self.effects(group, UNKNOWN);
             }

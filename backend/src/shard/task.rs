@@ -47,6 +47,12 @@ pub(super) enum Input {
         /// Boxed: there are few, and it is larger than all else.
         join: Box<crate::room::Join>,
     },
+    /// From the system, by a link.
+    Push {
+        group: u64,
+        link: u64,
+        push: rooms::Push,
+    },
     Leave {
         access: u64,
         session: SessionId,

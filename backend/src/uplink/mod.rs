@@ -4,7 +4,10 @@
 mod client;
 mod server;
 
-use edgeway_proto::rooms::{FromOwnerItem, ToOwnerItem, to_owner_item::Item};
+use edgeway_proto::rooms::{
+    FromOwnerItem, ToOwnerItem, from_owner_item::Item as Answered, to_owner_item::Item,
+};
+use prost::Message as _;
 
 pub(crate) use self::{
     client::{Dialler, Uplink},
@@ -34,6 +37,7 @@ impl Weighed for ToOwnerItem {
                     strokes.frames.len() + strokes.user.len() + strokes.device.len()
                 }
                 Some(Item::Ask(ask)) => ask.user.len() + ask.device.len(),
+                Some(Item::Push(push)) => push.encoded_len(),
                 Some(Item::Route(route)) => route.gateways.len() * 8,
                 _ => 0,
             }
@@ -43,5 +47,9 @@ impl Weighed for ToOwnerItem {
 impl Weighed for FromOwnerItem {
     fn weight(&self) -> usize {
         ITEM_BYTES
+            + match &self.item {
+                Some(Answered::Pushed(pushed)) => pushed.encoded_len(),
+                _ => 0,
+            }
     }
 }

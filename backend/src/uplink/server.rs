@@ -103,7 +103,7 @@ impl UplinkService {
                     "this process does not have the role {}",
                     hello.role
                 )),
-                Some(Role::Access) | None => {
+                Some(Role::Access | Role::Push) | None => {
                     Status::invalid_argument("hello.role must be room, binary or peer")
                 }
             });

@@ -21,6 +21,7 @@ use std::{
 use edgeway_backend::{Roles, check_roles, config as backend, store::RedisUrl};
 use edgeway_dispatch::config as dispatch;
 use edgeway_linktls::{Identity, Links};
+use edgeway_push::config as push;
 use parse::Misfit;
 
 use gateway::read_pem;
@@ -100,6 +101,7 @@ pub struct Settings {
     pub gateway: GatewaySettings,
     pub backend: backend::Config,
     pub dispatch: dispatch::Config,
+    pub push: push::Config,
     /// The certificate of its HTTPS, or that of the gateway, where there is one.
     pub dispatch_tls: Option<Pem>,
     /// The certificate of the links; none in the clear.
@@ -199,13 +201,27 @@ impl File {
         let found: Vec<_> = found.collect();
         problems.extend(found);
         let (dispatch, dispatch_tls) = self.dispatch(purpose, &gateway, &mut problems);
-        match (backend, dispatch) {
-            (Ok(mut backend), Some(dispatch)) if problems.is_empty() && self.misfits.is_empty() => {
+        let push = push::validate(&self.raw.push);
+        let found = push.as_ref().err().cloned().unwrap_or_default();
+        problems.extend(found.into_iter().map(|p| Problem::new(p.key, p.problem)));
+        match (backend, dispatch, push) {
+            (Ok(mut backend), Some(dispatch), Ok(push))
+                if problems.is_empty() && self.misfits.is_empty() =>
+            {
                 // `up` is alone: others must not send it rooms.
                 backend.registers &= purpose != Use::Up;
                 let links = backend.links.clone();
                 let notes = self.notes(purpose, links.as_ref());
-                Ok(Settings { process, gateway, backend, dispatch, dispatch_tls, links, notes })
+                Ok(Settings {
+                    process,
+                    gateway,
+                    backend,
+                    dispatch,
+                    push,
+                    dispatch_tls,
+                    links,
+                    notes,
+                })
             }
             _ => Err(BadConfig::Wrong(self.report(&problems))),
         }

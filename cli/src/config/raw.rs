@@ -7,6 +7,7 @@ use edgeway_backend::config::{
 use edgeway_dispatch::config::RawDispatch;
 use edgeway_gateway::config::{RawBackends, RawGateway};
 use edgeway_linktls::RawLinks;
+use edgeway_push::config::RawPush;
 use serde::Deserialize;
 
 /// The whole file.
@@ -27,6 +28,7 @@ pub struct RawFile {
     pub discovery: RawDiscovery,
     pub dispatch: RawDispatch,
     pub events: RawEvents,
+    pub push: RawPush,
     pub http: RawHttp,
     pub log: RawLog,
     pub runtime: RawRuntime,

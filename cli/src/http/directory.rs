@@ -1,16 +1,13 @@
 //! Who is where, as JSON: the members of a room, the gateways that have them, where a user is.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use axum::{
-    Json, Router,
-    extract::{Path, Query, State},
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
-    routing::get,
-};
-use edgeway_backend::directory::{Cursor, Lookup, LookupError, MemberPage, Route, UserSession};
-use serde::Serialize;
+use axum::{Json, extract::State, http::StatusCode};
+use edgeway_backend::directory::{Cursor, Lookup, MemberPage, Route, UserSession};
+use edgeway_push::{Name, Params, problem::Problem};
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Health;
 
@@ -26,49 +23,13 @@ struct Door {
 }
 
 /// The routes.
-pub fn routes(health: Arc<Health>, is_loopback: bool) -> Router {
+pub fn routes(health: Arc<Health>, is_loopback: bool) -> OpenApiRouter {
     let door = Door { health, is_loopback };
-    Router::new()
-        .route("/rooms/{name}/members", get(members))
-        .route("/rooms/{name}/route", get(route))
-        .route("/users/{name}", get(user))
+    OpenApiRouter::default()
+        .routes(routes!(members))
+        .routes(routes!(route))
+        .routes(routes!(user))
         .with_state(door)
-}
-
-/// What is wrong, as RFC 9457 has it.
-#[derive(Serialize)]
-struct Problem {
-    title: &'static str,
-    status: u16,
-    detail: String,
-}
-
-impl Problem {
-    fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { title, status: status.as_u16(), detail: detail.into() }
-    }
-
-    fn bad(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad request", detail)
-    }
-}
-
-impl From<LookupError> for Problem {
-    fn from(e: LookupError) -> Self {
-        match e {
-            LookupError::Bad(detail) => Self::bad(detail),
-            e @ LookupError::Unavailable(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again", e.to_string())
-            }
-        }
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
-        (status, [(CONTENT_TYPE, "application/problem+json")], Json(self)).into_response()
-    }
 }
 
 impl Door {
@@ -76,19 +37,18 @@ impl Door {
         if !self.is_loopback {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
-                "only on loopback",
+                "only_on_loopback",
+                "Only on loopback",
                 "who is where is told on loopback only, as nobody logs in here; set http.listen to \
                  an address of 127.0.0.1",
             ));
         }
         let Some(started) = self.health.started.get() else {
             let detail = "the process starts; /readyz tells what it waits for";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "try again", detail));
+            return Err(Problem::unavailable(detail));
         };
-        started.lookup.as_ref().ok_or_else(|| {
-            let detail = "a gateway does not know who is where; ask a backend";
-            Problem::new(StatusCode::NOT_FOUND, "not here", detail)
-        })
+        let not_here = || Problem::not_found("a gateway does not know who is where; ask a backend");
+        started.lookup.as_ref().ok_or_else(not_here)
     }
 }
 
@@ -111,30 +71,57 @@ impl<T> Of<T> {
 
 type Answer<T> = Result<Json<Of<T>>, Problem>;
 
+/// Which members.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Part {
+    /// `next` of the page before.
+    after: Option<String>,
+    /// 1 to 1,000; 100 unless said otherwise.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
+/// The members of a room, with the gateways that have them
+///
+/// Of a backend, on loopback only.
+#[utoipa::path(
+    get,
+    path = "/rooms/{name}/members",
+    tag = "directory",
+    params(("name" = String, Path, description = "The room's name"), Part),
+    responses(
+        (status = 200, description = "A page, by users", body = Object),
+        (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not now", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
 async fn members(
     State(door): State<Door>,
-    Path(room): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
+    Name(room): Name,
+    Params(part): Params<Part>,
 ) -> Answer<MemberPage> {
-    let (mut after, mut limit) = (Cursor::default(), PAGE);
-    for (name, value) in &query {
-        match name.as_str() {
-            "after" => after = Cursor::parse(value)?,
-            "limit" => {
-                let told = |_| Problem::bad(format!("`limit` is `{value}`, which is no number"));
-                limit = value.parse().map_err(told)?;
-            }
-            name => {
-                let detail = format!("`{name}` is unknown; there are `after` and `limit`");
-                return Err(Problem::bad(detail));
-            }
-        }
-    }
-    let page = door.lookup()?.members(&room, &after, limit).await?;
+    let after = part.after.as_deref().map(Cursor::parse).transpose()?.unwrap_or_default();
+    let page = door.lookup()?.members(&room, &after, part.limit.unwrap_or(PAGE)).await?;
     Ok(Of::room(room, page))
 }
 
-async fn route(State(door): State<Door>, Path(room): Path<String>) -> Answer<Route> {
+/// The gateways that have members of a room
+///
+/// Of a backend, on loopback only.
+#[utoipa::path(
+    get,
+    path = "/rooms/{name}/route",
+    tag = "directory",
+    params(("name" = String, Path, description = "The room's name")),
+    responses(
+        (status = 200, description = "Gateways, and the epoch of the room's owner", body = Object),
+        (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not now", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn route(State(door): State<Door>, Name(room): Name) -> Answer<Route> {
     let route = door.lookup()?.route(&room).await?;
     Ok(Of::room(room, route))
 }
@@ -145,7 +132,21 @@ struct Sessions {
     sessions: Vec<UserSession>,
 }
 
-async fn user(State(door): State<Door>, Path(user): Path<String>) -> Answer<Sessions> {
+/// Where a user is, with gateways and access instances
+///
+/// Of a backend, on loopback only.
+#[utoipa::path(
+    get,
+    path = "/users/{name}",
+    tag = "directory",
+    params(("name" = String, Path, description = "The user's name")),
+    responses(
+        (status = 200, description = "The user's Sessions", body = Object),
+        (status = "4XX", description = "What is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not now", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn user(State(door): State<Door>, Name(user): Name) -> Answer<Sessions> {
     let sessions = door.lookup()?.user(&user).await?;
     Ok(Json(Of { room: None, user: Some(user), answer: Sessions { sessions } }))
 }

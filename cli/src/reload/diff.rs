@@ -16,7 +16,7 @@ pub const OF_GATEWAYS: [&str; 7] = [
 ];
 
 /// Keys that a backend takes while it runs.
-pub const OF_BACKENDS: [&str; 4] = [LOGINS, "backends.", "filter.", "rooms."];
+pub const OF_BACKENDS: [&str; 5] = [LOGINS, "backends.", "filter.", "push.", "rooms."];
 
 /// Keys that dispatch takes while it runs.
 pub const OF_DISPATCH: [&str; 11] = [
@@ -44,8 +44,14 @@ pub const OF_LOGS: &str = "log.level";
 pub const OF_LINKS: &str = "links.";
 
 /// Sections with passwords: their values are nobody's business.
-const SECRET: [&str; 5] =
-    ["auth.", "dispatch.clusters.", "dispatch.ticket_keys", "events.kafka.properties.", "store."];
+const SECRET: [&str; 6] = [
+    "auth.",
+    "dispatch.clusters.",
+    "dispatch.ticket_keys",
+    "events.kafka.properties.",
+    "push.keys.",
+    "store.",
+];
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

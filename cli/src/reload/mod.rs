@@ -13,6 +13,7 @@ use anyhow::Context;
 use edgeway_dispatch::{Dispatch, server::Tls, ticket::Keys};
 use edgeway_gateway::config::RawDispatched;
 use edgeway_linktls::Identity;
+use edgeway_push::Api;
 use edgeway_stat::Endpoint;
 use parking_lot::Mutex;
 use tokio::{
@@ -64,6 +65,7 @@ pub struct Reload {
     stat: Option<Stat>,
     dispatch: Option<Dispatch>,
     dispatch_tls: Option<Tls>,
+    push: Option<Api>,
     listening: Listening,
     /// Whether the levels of the log are the config's to say.
     logs: bool,
@@ -95,6 +97,7 @@ impl Reload {
             stat: None,
             dispatch: None,
             dispatch_tls: None,
+            push: None,
             listening: Listening::default(),
             logs,
             path,
@@ -159,6 +162,11 @@ impl Reload {
     /// Changes this backend.
     pub fn backend(&mut self, backend: edgeway_backend::Control) {
         self.backend = Some(backend);
+    }
+
+    /// Changes the API keys.
+    pub fn push(&mut self, push: Api) {
+        self.push = Some(push);
     }
 
     /// Replaces the certificate of these links.
@@ -252,6 +260,9 @@ impl Reload {
         }
         if self.gateway.is_some() {
             self.dispatched(&dispatched, &keys, connections);
+        }
+        if let Some(push) = &self.push {
+            push.change(&settings.push);
         }
         if let Some(backend) = &self.backend {
             backend.apply(&settings.backend);

@@ -78,6 +78,12 @@ impl Cluster {
         self.add(name, &["backend", "--config", "edgeway.toml", "--roles", role, "--listen", addr]);
     }
 
+    /// Adds a process with the role push, of the config `push.toml`.
+    pub fn add_push(&mut self, name: &str) {
+        let args = ["backend", "--config", "push.toml", "--roles", "push", "--listen", ANY];
+        self.add(name, &args);
+    }
+
     /// Adds the n-th instance of rooms.
     pub fn add_room(&mut self, n: usize) {
         let addr = self.rooms[n - 1].clone();

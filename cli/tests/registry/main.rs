@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr, clippy::cast_possible_truncation)]
 
 mod cluster;
+mod push;
 #[path = "../support/mod.rs"]
 mod support;
 mod talk;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, clippy::print_stderr, dead_code)]
 
+pub mod api;
 pub mod events;
 pub mod node;
 pub mod python;
