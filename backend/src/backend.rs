@@ -205,9 +205,14 @@ impl Backend {
         let local_addr = socket.local_addr().map_err(listen)?;
         let welcome = Welcome { backend: random()?, name: config.name.clone() };
         let links = Links::new(welcome);
-        let (events, writer) = Events::start(config.events.clone())?;
         let (owner_tasks, stop_owners) = (TaskTracker::new(), CancellationToken::new());
         let owns = [Role::Room, Role::Binary, Role::Peer].into_iter().any(|role| roles.has(role));
+        // Who sees nothing that users do takes no directory for it.
+        let (events, writer) = if owns || roles.has(Role::Access) {
+            Events::start(config.events.clone())?
+        } else {
+            Default::default()
+        };
         let store = if owns { Some(open_store(&config, &tell).await?) } else { None };
         let filter = Arc::new(Filter::default());
         let mut everywhere = None;

@@ -77,8 +77,8 @@ struct Inner {
     messages: [bool; 3],
 }
 
-/// The thread that writes.
-#[derive(Debug)]
+/// The thread that writes; the default has none.
+#[derive(Debug, Default)]
 pub struct Writer(Option<(Arc<Queue>, thread::JoinHandle<()>)>);
 
 impl Events {
@@ -89,7 +89,7 @@ impl Events {
     pub fn start(config: Config) -> Result<(Self, Writer), StartError> {
         let Config { sink, dir, node, messages, queue_bytes, sync } = config;
         let name = match &sink {
-            Sink::Off => return Ok((Self::default(), Writer(None))),
+            Sink::Off => return Ok(Default::default()),
             Sink::File(_) => "file",
             Sink::Kafka(_) => "kafka",
         };

@@ -12,7 +12,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use edgeway_backend::{
     Backend, Readiness, Roles,
-    config::{self, RawBackend, RawConfig, RawNodes},
+    config::{self, RawBackend, RawConfig, RawEvents, RawNodes},
 };
 use edgeway_linktls::Links;
 use edgeway_proto::{
@@ -87,7 +87,8 @@ pub fn raw(dir: &Path) -> RawConfig {
 pub fn raw_access(room: &[SocketAddr], peer: &[SocketAddr]) -> RawConfig {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect();
     let nodes = RawNodes { room: list(room), peer: list(peer), ..RawNodes::default() };
-    RawConfig { nodes, ..RawConfig::default() }
+    let events = RawEvents { sink: Some("off".to_owned()), ..RawEvents::default() };
+    RawConfig { nodes, events, ..RawConfig::default() }
 }
 
 #[derive(Debug)]
