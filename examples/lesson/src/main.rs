@@ -1,6 +1,6 @@
 //! Runs the lesson beside the `edgeway` program that was built with it.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Parser;
@@ -21,17 +21,8 @@ struct Args {
     edgeway: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
-    match run(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("lesson: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(args: Args) -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
     let beside = std::env::current_exe()?.with_file_name("edgeway");
     let edgeway = args.edgeway.unwrap_or(beside);
     if !edgeway.exists() {
