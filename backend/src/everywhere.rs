@@ -14,16 +14,26 @@ use crate::{
 
 /// How soon what is changed holds everywhere.
 const LOOK: Duration = Duration::from_millis(500);
-/// Rooms that users are spread over, each with a few hundred.
-const ROOMS: u64 = 16;
+/// Rooms that users are spread over, each with a thousand and more: as few as will do, since each is asked for at each
+/// look.
+const ROOMS: u64 = 4;
+/// What the rules of one of them may take, which has no other state and nobody who joins: a message.
+pub(crate) const BYTES: usize = 40 * 1024;
+/// In front of their names: no room that can be joined has it.
+const PREFIX: &str = "rules:";
 
 /// The room that has what is said of a user, in the owner's space.
 pub(crate) fn room_of(user: &str) -> String {
     name(xxhash_rust::xxh3::xxh3_64(user.as_bytes()) % ROOMS)
 }
 
+/// Whether it is such a room.
+pub(crate) fn is_place(room: &str) -> bool {
+    room.starts_with(PREFIX)
+}
+
 fn name(at: u64) -> String {
-    format!("rules:{at}")
+    format!("{PREFIX}{at}")
 }
 
 /// Keeps a filter as the store has it.

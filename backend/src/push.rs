@@ -3,6 +3,8 @@
 //! An owner may go while it is asked. Then its successor is, with the same message id, by which it knows what the
 //! one before has stored: so each message has one effect.
 
+mod types;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -12,10 +14,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use edgeway_proto::{
     Class, ErrorCode, Seq,
-    frame::{self, Deliver},
+    frame::Deliver,
     link::Stream,
     rooms::{
         self, from_owner_item, push::Ask, push_rule::Kind, pushed::Answer, to_owner_item::Item,
@@ -29,12 +30,13 @@ use tokio::{
 
 use crate::{
     access::{Node, OwnerId, Owners, User},
-    auth::{check_name, check_user},
-    everywhere,
+    auth::check_user,
     roles::Role,
     shard::{Replies, Reply},
 };
 
+pub use self::types::{Inbox, Message, Page, PushError, Sent, Target};
+use self::types::{page, unknown};
 pub use crate::room::Change;
 
 /// What may be on its way to owners at a time; each is answered within [`ANSWER`].
@@ -43,99 +45,6 @@ pub const WAITING_MAX: usize = 20_000;
 const ANSWER: Duration = Duration::from_secs(8);
 /// Before an owner that could not do it is asked again.
 const AGAIN: Duration = Duration::from_millis(100);
-
-/// Where something is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    role: Role,
-    /// In its owner's space.
-    name: String,
-}
-
-/// Inboxes of a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inbox {
-    /// Of Sessions of the type `push`.
-    Push,
-    /// Of the type `research_push`.
-    ResearchPush,
-    /// Of the type `im`.
-    Im,
-}
-
-impl Target {
-    /// A room.
-    ///
-    /// # Errors
-    /// What is wrong with its name, to follow "the name ...".
-    pub fn room(name: &str) -> Result<Self, &'static str> {
-        check_name(name)?;
-        Ok(Self { role: Role::Room, name: format!("chat:{name}") })
-    }
-
-    /// Where it is kept who is muted and blocked in all rooms, for one user.
-    ///
-    /// # Errors
-    /// What is wrong with the user's name, to follow "the name ...".
-    pub fn everywhere(user: &str) -> Result<Self, &'static str> {
-        check_user(user)?;
-        Ok(Self { role: Role::Room, name: everywhere::room_of(user) })
-    }
-
-    /// An inbox of a user.
-    ///
-    /// # Errors
-    /// What is wrong with the user's name, to follow "the name ...".
-    pub fn inbox(user: &str, inbox: Inbox) -> Result<Self, &'static str> {
-        check_user(user)?;
-        let space = match inbox {
-            Inbox::Push => "push",
-            Inbox::ResearchPush => "research_push",
-            Inbox::Im => "im",
-        };
-        Ok(Self { role: Role::Peer, name: format!("{space}:{user}") })
-    }
-}
-
-/// A message of the system.
-#[derive(Debug, Clone)]
-pub struct Message {
-    /// Names the request; never 0.
-    pub id: u64,
-    /// Of what was asked for, where the id will be given again on purpose; else 0.
-    pub digest: u64,
-    /// Signal or chat.
-    pub class: Class,
-    /// Of room state; empty for none.
-    pub key: String,
-    /// Milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
-    /// What is sent.
-    pub payload: Bytes,
-}
-
-/// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
-    /// Its place in the order of its class; none where chat was shed.
-    pub place: Option<Seq>,
-    /// It was sent before, by its id.
-    pub repeat: bool,
-}
-
-/// Why it was not done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PushError {
-    /// The owner refuses it.
-    #[error("{1}")]
-    Refused(ErrorCode, String),
-    /// The id was used for something else.
-    #[error("the same id was used for another message")]
-    Differs,
-    /// Whether it was done is not known. It may be asked again, with the same id.
-    #[error("{0}")]
-    Unavailable(String),
-}
 
 /// Passes on what is asked of rooms and inboxes. Cheap to clone.
 #[derive(Clone)]
@@ -282,37 +191,6 @@ impl WeakPusher {
         }
         Err(PushError::Unavailable(why))
     }
-}
-
-/// Messages of a room, oldest first.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Page {
-    /// Whole, as members get them.
-    pub messages: Vec<Deliver>,
-    /// All up to here has been looked at: where the next page begins.
-    pub upto: Seq,
-    /// There is more.
-    pub more: bool,
-    /// Some that followed are no longer kept.
-    pub truncated: bool,
-}
-
-fn page(answer: Option<Answer>) -> Result<Page, PushError> {
-    let Some(Answer::Records(records)) = answer else { return Err(unknown()) };
-    let rooms::PushRecords { mut frames, upto, more, truncated } = records;
-    let mut messages = Vec::new();
-    while let Ok(Some(raw)) = frame::split(&mut frames) {
-        messages.push(Deliver::parse(raw.body).map_err(|_| unknown())?);
-    }
-    let upto = upto.map(Seq::from).unwrap_or_default();
-    Ok(Page { messages, upto, more, truncated })
-}
-
-/// An owner of a later version.
-fn unknown() -> PushError {
-    PushError::Unavailable(
-        "the room's owner gives an answer that this version does not know".into(),
-    )
 }
 
 /// Why there is no answer.

@@ -238,6 +238,6 @@ fn what_others_could_read_is_not_told() {
     let http = up.http.replace("0.0.0.0", "127.0.0.1");
     for path in ["/users/ada", "/rooms/maths/members", "/rooms/maths/route"] {
         let (status, problem) = ask(&http, path);
-        assert_eq!((status, &problem["title"]), (403, &Value::from("only on loopback")));
+        assert_eq!((status, &problem["title"]), (403, &Value::from("Only on loopback")));
     }
 }

@@ -212,6 +212,8 @@ async fn rooms_are_opened_and_closed_and_users_are_put_out() {
     let message = json!({ "text": "hello" });
     let send = || system.post("/v1/rooms/lesson/messages", &message);
     assert_eq!(send().problem(), "no_such_room");
+    let mute = system.ask("PUT", "/v1/rooms/lesson/mutes/ada", &[], "");
+    assert_eq!(mute.problem(), "no_such_room", "which does not make a room");
     done(&system, "POST", "/v1/rooms/lesson/open");
     within(client.join("lesson")).await.unwrap();
     assert_eq!(send().status, 200);

@@ -106,7 +106,56 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &S) -> Result<Self, Problem> {
-        let params = Query::<T>::from_request_parts(parts, api).await;
-        params.map(|Query(params)| Self(params)).map_err(|e| Problem::bad(e.body_text()))
+        let problem = match Query::<T>::from_request_parts(parts, api).await {
+            Ok(Query(params)) => return Ok(Self(params)),
+            Err(problem) => problem.body_text(),
+        };
+        let given = Query::<Vec<(String, String)>>::from_request_parts(parts, api).await;
+        let given = given.map_or_else(|_| Vec::new(), |Query(given)| given);
+        Err(Problem::bad(explain(&problem, &given)))
+    }
+}
+
+/// What is wrong with a query, with the value that is.
+fn explain(problem: &str, given: &[(String, String)]) -> String {
+    let problem = problem.rsplit_once("query string: ").map_or(problem, |(_, problem)| problem);
+    let of = |(key, value): &(String, String)| {
+        let reason = problem.strip_prefix(key)?.strip_prefix(": ")?;
+        Some((key.clone(), value.clone(), reason))
+    };
+    let (named, reason) = match given.iter().find_map(of) {
+        Some((key, value, reason)) => (Some((key, value)), reason),
+        None => (None, problem),
+    };
+    if let Some((unknown, there)) =
+        reason.strip_prefix("unknown field ").and_then(|rest| rest.split_once(", expected "))
+    {
+        return format!("{unknown} is unknown; there are {}", there.replace(" or ", " and "));
+    }
+    match named {
+        Some((key, value)) if reason.contains("digit") || reason.contains("integer") => {
+            format!("`{key}` is `{value}`, which is no number")
+        }
+        Some((key, value)) => format!("`{key}` is `{value}`: {reason}"),
+        None => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_query_is_told_with_its_value() {
+        let given = [("limit".to_owned(), "many".to_owned())];
+        let told = |problem| explain(problem, &given);
+        let wrong = "Failed to deserialize query string: limit: invalid digit found in string";
+        assert_eq!(told(wrong), "`limit` is `many`, which is no number");
+        let unknown = "Failed to deserialize query string: page: unknown field `page`, expected `after` or `limit`";
+        let expected = "`page` is unknown; there are `after` and `limit`";
+        assert_eq!(explain(unknown, &[("page".to_owned(), "2".to_owned())]), expected);
+        assert_eq!(explain("unknown field `page`, expected `after` or `limit`", &given), expected);
+        assert_eq!(told("limit: too large"), "`limit` is `many`: too large");
+        assert_eq!(told("something else"), "something else");
     }
 }

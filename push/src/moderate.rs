@@ -310,7 +310,7 @@ pub(crate) async fn close(
 
 /// Put a user out of a room
 ///
-/// All Sessions of the user leave it now. The user may join again, unless blocked from logging in. Scope `moderate`.
+/// All Sessions of the user leave it now. The user may join again. Scope `moderate`.
 #[utoipa::path(
     post,
     path = "/v1/rooms/{room}/members/{user}/kick",

@@ -161,6 +161,8 @@ pub enum Event {
         from: Asker,
         /// What.
         change: Change,
+        /// What all rules may take.
+        bytes_max: usize,
         /// As in [`Event::Send`].
         store_full: bool,
     },

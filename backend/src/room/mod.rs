@@ -52,7 +52,7 @@ use presence::{Beat, Presence};
 pub use push::Push;
 use push::Pushes;
 pub use rules::Change;
-pub(crate) use rules::Rules;
+pub(crate) use rules::{BYTES as RULES_BYTES, Rules};
 use senders::Senders;
 pub(crate) use senders::device_key;
 use state::State;
@@ -204,8 +204,8 @@ impl Room {
                 self.send(session, send, store_full, now, fx);
             }
             Event::Push { push, store_full } => self.push(push, store_full, now, fx),
-            Event::Rule { from, change, store_full } => {
-                self.rule(from, &change, store_full, now, fx);
+            Event::Rule { from, change, bytes_max, store_full } => {
+                self.rule(from, &change, (bytes_max, store_full), now, fx);
             }
             Event::Kick { link, push, user } => self.kick(link, push, &user, now, fx),
             Event::Members { session, members } => self.member_page(session, &members, fx),

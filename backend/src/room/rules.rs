@@ -20,7 +20,7 @@ pub(super) const RESERVED: char = '@';
 /// The key of the rules.
 pub(crate) const KEY: &str = "@rules";
 /// What the rules of one room may take: with the rest of the room's state they fit into the answer to a join.
-const BYTES: usize = 10 * 1024;
+pub(crate) const BYTES: usize = 10 * 1024;
 
 /// The rules of a room, as its state has them. A time is in milliseconds since 1970; 0 for no end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ impl Room {
         &mut self,
         from: Asker,
         change: &Change,
-        store_full: bool,
+        (bytes_max, store_full): (usize, bool),
         now: Now,
         fx: &mut Effects,
     ) {
@@ -137,7 +137,7 @@ impl Room {
             payload: if empty { Rest::default() } else { Rest(json.into()) },
             ..frame::Send::default()
         };
-        if send.payload.0.len() > BYTES {
+        if send.payload.0.len() > bytes_max {
             let detail = "there are as many mutes and blocks as there may be; take some back";
             return fx.refuse(from, &send, ErrorCode::TooLarge, detail);
         }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use edgeway_proto::{
     ErrorCode,
-    rooms::{self, push::Ask},
+    rooms::{self, push::Ask, push_rule},
 };
 use metrics::{Counter, Gauge, counter, gauge};
 use quick_cache::{Weighter, sync::Cache};
@@ -17,7 +17,10 @@ use super::{
     owner::{Access, Routes, push_bytes},
     queue,
 };
-use crate::store::{Store, StoreError};
+use crate::{
+    everywhere,
+    store::{Store, StoreError},
+};
 
 /// Handles of names. Allotted once, so that none ever becomes wrong; bounded in bytes, the least used
 /// forgotten one by one.
@@ -90,8 +93,11 @@ impl Wants {
         let Self::Push(push) = self else { return policy };
         match &push.ask {
             Some(Ask::Send(_)) | None => policy,
-            // To open a room makes it, and so does what must hold before it is there.
-            Some(Ask::Rule(_)) => true,
+            // To open a room makes it; what holds in all rooms needs no policy.
+            Some(Ask::Rule(rule)) => {
+                let opens = rule.kind() == push_rule::Kind::Close && !rule.on;
+                opens || everywhere::is_place(&push.room) || policy
+            }
             Some(Ask::Kick(_) | Ask::State(_) | Ask::History(_)) => false,
         }
     }

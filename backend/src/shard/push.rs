@@ -13,7 +13,10 @@ use super::{
     load::Waiting,
     task::{Shard, Slot},
 };
-use crate::room::{Asker, Change, Event, Push, refused_push};
+use crate::{
+    everywhere,
+    room::{Asker, Change, Event, Push, RULES_BYTES, refused_push},
+};
 
 impl Shard {
     /// For an open room, or for one that is loaded first.
@@ -69,7 +72,9 @@ impl Shard {
                     Kind::Close => Change::Close(rule.on),
                 };
                 let store_full = self.pending_bytes >= self.shared.config.append_queue_bytes;
-                self.apply(group, Event::Rule { from, change, store_full });
+                let is_place = everywhere::is_place(&push.room);
+                let bytes_max = if is_place { everywhere::BYTES } else { RULES_BYTES };
+                self.apply(group, Event::Rule { from, change, bytes_max, store_full });
             }
             Some(Ask::Kick(kick)) => {
                 let (push, user) = (push.push, Text::from(kick.user));

@@ -16,7 +16,7 @@ fn bench() -> Bench {
 
 fn rule(number: u64, change: Change) -> Event {
     let from = Asker::System { link: 5, push: number };
-    Event::Rule { from, change, store_full: false }
+    Event::Rule { from, change, bytes_max: RULES_BYTES, store_full: false }
 }
 
 /// Numbers of those that were done, with whether something had to change; refusals as codes.
