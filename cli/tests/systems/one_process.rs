@@ -6,7 +6,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ANY, PATIENCE, ask, connect, hears, hears_text,
-    support::{Process, Up, talk, write},
+    support::{
+        Process, Up,
+        api::{Key, System},
+        events::Recorded,
+        talk, write,
+    },
     until, user, within,
 };
 
@@ -240,4 +245,52 @@ async fn clusters_are_isolated_and_dispatch_server_assigns_clients_to_them() {
         assert_eq!(hears_text(events).await, app);
         assert_eq!(room.members_count(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_push_server_lets_business_systems_send_to_rooms_and_users_and_set_who_may_speak() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = Key::all(dir.path(), "school");
+    let up = up(&dir, &made.lines);
+    let school = System { http: up.http.clone(), key: made.key };
+    let ask = |method: &str, path: &str, body: &str| {
+        let answer = tokio::task::block_in_place(|| school.ask(method, path, &[], body));
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.body
+    };
+    let (ada, mut ada_hears) =
+        connect(dir.path(), &up.quic, TransportChoice::Quic, user("ada")).await.unwrap();
+    let room = within("a join", ada.join("lesson")).await.unwrap();
+    let inbox = within("an inbox", ada.inbox("push")).await.unwrap();
+    ask("POST", "/v1/rooms/lesson/messages", "{\"text\": \"five minutes\"}");
+    let message = hears(&mut ada_hears).await;
+    assert_eq!((&*message.sender, &message.payload[..]), ("", &b"five minutes"[..]));
+    ask("POST", "/v1/users/ada/messages", "{\"text\": \"well done\"}");
+    let message = hears(&mut ada_hears).await;
+    assert_eq!((message.session, &message.payload[..]), (inbox.session(), &b"well done"[..]));
+    ask("PUT", "/v1/rooms/lesson/mutes/ada", "");
+    let muted = within("an answer", room.send_chat("hello".into())).await;
+    assert!(matches!(muted, Err(SendError::Refused { .. })), "{muted:?}");
+    ask("DELETE", "/v1/rooms/lesson/mutes/ada", "");
+    within("an ack", room.send_chat("hello".into())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_server_tells_who_is_online_and_joins_and_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let up = up(&dir, "");
+    let (ada, _) = connect(dir.path(), &up.quic, TransportChoice::Quic, user("ada")).await.unwrap();
+    let room = within("a join", ada.join("lesson")).await.unwrap();
+    within("a leave", room.leave()).await.unwrap();
+    within("the end", ada.close()).await;
+    up.process.signal("TERM");
+    assert_eq!(tokio::task::block_in_place(|| up.process.finish()).0, 0);
+    let files = std::fs::read_dir(dir.path().join("edgeway-data/events")).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|ext| ext == "jsonl"));
+    let text: String = files.map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let events: Vec<_> = text.lines().map(Recorded::parse).collect();
+    let types: Vec<_> = events.iter().map(|event| event.text("type")).collect();
+    assert_eq!(types, ["online", "join", "leave", "offline"], "{text}");
+    assert!(events.iter().all(|event| event.text("user") == "ada"), "{text}");
 }
