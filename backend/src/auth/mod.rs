@@ -3,6 +3,7 @@
 mod callback;
 mod crypto;
 mod generations;
+mod hashing;
 mod jwt;
 mod names;
 mod password;
@@ -45,6 +46,7 @@ pub use self::{
 };
 use self::{
     generations::Generations,
+    hashing::Hashing,
     token::{Claim, Source, Who},
 };
 use crate::config;
@@ -82,9 +84,9 @@ pub struct Auth {
 #[derive(Debug)]
 struct Shared {
     users: RwLock<Arc<Users>>,
-    /// Hashing takes a core and 19 MiB for each login: at most half of the cores are at it, so that the other half
-    /// goes on with messages.
-    hashing: Arc<Semaphore>,
+    /// Who may check a password now: as many as there are cores, each with its 19 MiB.
+    turns: Arc<Semaphore>,
+    hashing: Hashing,
     waiting: AtomicUsize,
     generations: Generations,
     key: TokenKey,
@@ -142,7 +144,8 @@ impl Auth {
         Self {
             shared: Arc::new(Shared {
                 users: RwLock::new(Users::new(mode)),
-                hashing: Arc::new(Semaphore::new((cores / 2).max(1))),
+                turns: Arc::new(Semaphore::new(cores)),
+                hashing: Hashing::new(cores),
                 waiting: AtomicUsize::new(0),
                 generations: Generations::default(),
                 key,
@@ -299,22 +302,19 @@ impl Auth {
         let Some(hash) = known.or(users.decoy.as_ref()).cloned() else { return Err(REFUSED) };
         let known = known.is_some();
         let turn = self.turn().await?;
-        let secret = request.secret.clone();
-        let right = tokio::task::spawn_blocking(move || {
-            let right = hash.verify(&secret);
-            drop(turn);
-            right
-        });
-        match right.await {
+        match self.shared.hashing.verify(hash, request.secret.to_vec(), turn).await {
             Ok(true) if known => Ok(()),
             Ok(_) => Err(REFUSED),
-            Err(_) => Err(Refusal::unavailable("internal", "the login could not be checked")),
+            Err(error) => {
+                tracing::error!(%error, "a password could not be checked");
+                Err(Refusal::unavailable("internal", "the login could not be checked"))
+            }
         }
     }
 
     async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Refusal> {
         let _waiting = Waiting::enter(&self.shared.waiting).ok_or(BUSY)?;
-        let turn = Arc::clone(&self.shared.hashing).acquire_owned();
+        let turn = Arc::clone(&self.shared.turns).acquire_owned();
         match tokio::time::timeout(WAIT, turn).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(BUSY),
