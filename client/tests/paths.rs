@@ -230,6 +230,19 @@ async fn where_tcp_is_refused_quic_is_not_waited_for_until_the_end() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_does_not_end_has_another_beside_it() {
+    let server = Server::start(Listen::Both);
+    let proxy = Proxy::to(server.quic.unwrap()).await;
+    proxy.stick_first_handshake();
+    let mut config = through(&server, &proxy);
+    config.transport = TransportChoice::Quic;
+    config.connect_timeout = Duration::from_secs(60);
+    let (client, _events) = Client::connect(config).await.unwrap();
+    client.join("lesson").await.unwrap();
+    assert!(proxy.stuck() > 1, "{}", proxy.stuck());
+}
+
+#[tokio::test]
 async fn an_idle_connection_says_something_when_the_app_comes_back() {
     let server = Server::start(Listen::Both);
     let proxy = Proxy::to(server.quic.unwrap()).await;

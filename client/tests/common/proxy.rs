@@ -23,6 +23,31 @@ struct State {
     /// The sockets that the server sees, by client.
     bindings: HashMap<SocketAddr, (Arc<UdpSocket>, AbortHandle)>,
     datagrams: u64,
+    /// The first handshake's packets do not pass.
+    stuck: Option<Stuck>,
+}
+
+/// A handshake that never ends: until the server has answered, the connection id to which a client writes
+/// stays the same (RFC 9000, section 7.2).
+#[derive(Debug, Default)]
+struct Stuck {
+    id: Option<Vec<u8>>,
+    lost: u64,
+}
+
+impl Stuck {
+    /// Whether a client's datagram is of the first handshake that came.
+    fn takes(&mut self, datagram: &[u8]) -> bool {
+        // The long header: flags, version, length of the id, id (section 17.2).
+        let Some(id) = datagram.get(6..).and_then(|rest| rest.get(..usize::from(datagram[5])))
+        else {
+            return false;
+        };
+        let long = datagram[0] & 0x80 != 0;
+        let takes = long && self.id.get_or_insert_with(|| id.to_vec()) == id;
+        self.lost += u64::from(takes);
+        takes
+    }
 }
 
 /// See the module.
@@ -90,6 +115,9 @@ impl Proxy {
             if state.no_udp || state.dead.contains(&from) {
                 return;
             }
+            if state.stuck.as_mut().is_some_and(|stuck| stuck.takes(datagram)) {
+                return;
+            }
             state.bindings.get(&from).map(|(socket, _)| Arc::clone(socket))
         };
         let socket = match known {
@@ -126,6 +154,16 @@ impl Proxy {
     /// Whether UDP passes.
     pub fn udp(&self, passes: bool) {
         self.state.lock().no_udp = !passes;
+    }
+
+    /// From now on the first handshake that begins does not get through.
+    pub fn stick_first_handshake(&self) {
+        self.state.lock().stuck = Some(Stuck::default());
+    }
+
+    /// Datagrams that were lost of it.
+    pub fn stuck(&self) -> u64 {
+        self.state.lock().stuck.as_ref().map_or(0, |stuck| stuck.lost)
     }
 
     /// Whether TCP passes; where not, connections end.

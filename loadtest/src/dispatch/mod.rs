@@ -114,12 +114,16 @@ struct OverHttp {
     spread: Spread,
 }
 
+/// What chance is allowed. With three deviations one run in ten of this would be called uneven with
+/// nothing wrong: ten gateways are judged, in each of three policies, with and without HTTP.
+const DEVIATIONS: f64 = 5.5;
+
 /// How far the counts of gateways are from their shares.
 #[derive(Debug, Default, Serialize)]
 struct Spread {
     /// 0.05 is 5% of a gateway's share.
     worst: f64,
-    /// How far chance alone puts one of them off, three standard deviations.
+    /// How far chance alone puts one of them off, [`DEVIATIONS`] standard deviations.
     by_chance: f64,
     /// Clients of each gateway.
     counts: BTreeMap<String, u64>,
@@ -142,7 +146,7 @@ impl Spread {
             let share = all * f64::from(*weight) / weights;
             let count = counts.get(name).copied().unwrap_or(0) as f64;
             worst = worst.max((count - share).abs() / share.max(1.0));
-            by_chance = by_chance.max(3.0 * share.max(1.0).sqrt() / share.max(1.0));
+            by_chance = by_chance.max(DEVIATIONS / share.max(1.0).sqrt());
         }
         Self { worst, by_chance, counts }
     }
