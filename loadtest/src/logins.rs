@@ -1,4 +1,4 @@
-//! Logins by password beside a room in which everyone signals: whether checking passwords holds signals up.
+//! Logins beside a room in which everyone signals: whether checking passwords holds signals up.
 
 use std::{
     process::ExitCode,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use edgeway_backend::auth::PasswordHash;
+use edgeway_backend::auth::{Algorithm, Claims, PasswordHash, SigningKey};
 use edgeway_client::{Client, ClientConfig, Connector, Event, Events, Login, TransportChoice};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
@@ -34,21 +34,27 @@ use crate::{
 };
 
 const PASSWORD: &str = "correct horse";
+/// Signs the tokens of a run.
+const SECRET: &str = "a secret for the tokens of one run";
+const KID: &str = "loadtest";
+/// For how long a token is good: longer than any run.
+const TOKEN_SECS: u64 = 7 * 24 * 3600;
 /// Users who log in and leave again, in turn.
 const USERS: u32 = 100;
 /// Latencies are counted up to this, in microseconds.
 const LONGEST_US: u64 = 60_000_000;
 /// Not counted at the ends of a phase, so that nothing of one is in the other.
 const APART: Duration = Duration::from_millis(500);
-/// With logins the p99 may be so much more: what runs of the same differ by.
+/// With passwords the p99 may be so much more: what runs of the same differ by.
 const NOISE: f64 = 1.15;
 const NOISE_MS: f64 = 1.0;
 
-/// Whether checking passwords holds signals up: their latency with and without logins beside them
+/// Whether checking passwords holds signals up: their latency without logins, with tokens, with passwords
 ///
-/// Members of one room signal all the time. In turn nobody logs in, and so many users a second do, each by password
-/// on a connection of its own. It does not hold where a login fails, a signal is missing, or the median of the p99 is
-/// more with logins than without by more than 15% and a millisecond.
+/// Members of one room signal all the time. In turn nobody logs in, so many users a second do by token, and as many by
+/// password, each on a connection of its own. Connections cost both ends their TLS, which share the cores here; what the
+/// passwords cost is what they differ by from tokens. It does not hold where a login fails, a signal is missing, or the
+/// median of the p99 is more with passwords than with tokens by more than 15% and a millisecond.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Logins a second
@@ -63,7 +69,7 @@ pub struct Args {
     /// Seconds of a phase
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=3600))]
     secs: u32,
-    /// Phases without and with logins
+    /// Phases of each kind
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeat: u32,
     #[command(flatten)]
@@ -84,9 +90,12 @@ struct Report {
     load_average_at_start: Option<f64>,
     /// In turn.
     without: Vec<Phase>,
-    with: Vec<Phase>,
-    /// Of the medians of the p99, with against without.
+    tokens: Vec<Phase>,
+    passwords: Vec<Phase>,
+    /// Of the medians of the p99: passwords against tokens.
     p99_ratio: Option<f64>,
+    /// Tokens against no logins.
+    p99_ratio_of_tokens: Option<f64>,
     problems: Vec<String>,
 }
 
@@ -98,6 +107,16 @@ struct Phase {
     logins: u64,
     login_ms: Latency,
 }
+
+/// What happens in a phase beside the signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Logins {
+    None,
+    Tokens,
+    Passwords,
+}
+
+const KINDS: [Logins; 3] = [Logins::None, Logins::Tokens, Logins::Passwords];
 
 pub fn run(args: Args) -> Result<ExitCode> {
     tokio::runtime::Runtime::new()?.block_on(scenario(args))
@@ -115,19 +134,20 @@ async fn scenario(args: Args) -> Result<ExitCode> {
         ..Report::default()
     };
     let mut target =
-        Target::open_with(&TargetArgs::of_own(args.server.clone()), true, &config(&args)?).await?;
+        Target::open_with(&TargetArgs::of_own(args.server.clone()), true, &config()?).await?;
     let bench = Arc::new(Bench::new(&target)?);
     let room: Arc<str> = room_name(0).into();
     let members = drive::connect_all(args.members, |n| {
         let (bench, room) = (Arc::clone(&bench), Arc::clone(&room));
         async move {
-            let (client, events) = bench.connect(n, format!("member-{n}")).await?;
+            let login = bench.login(Logins::Tokens, format!("member-{n}"))?;
+            let (client, events) = bench.connect(n, login).await?;
             let joined = client.join(&room).await.context("cannot join")?;
             Ok((client, events, joined))
         }
     })
     .await?;
-    let phases = args.repeat * 2;
+    let phases = args.repeat * 3;
     let load = Load {
         members: args.members,
         rate: args.rate,
@@ -154,13 +174,13 @@ async fn scenario(args: Args) -> Result<ExitCode> {
         clients.push(client);
     }
     let bar = drive::bar(phases.into(), "phases");
-    for phase in 0..phases {
+    for (phase, logins) in (0..phases).zip(KINDS.into_iter().cycle()) {
         let from = began + Duration::from_secs((args.secs * phase).into());
-        let found = bench.phase(&args, &target, from, phase % 2 == 1).await?;
-        if phase % 2 == 1 {
-            report.with.push(found)
-        } else {
-            report.without.push(found)
+        let found = bench.phase(&args, &target, from, logins).await?;
+        match logins {
+            Logins::None => report.without.push(found),
+            Logins::Tokens => report.tokens.push(found),
+            Logins::Passwords => report.passwords.push(found),
         }
         bar.inc(1);
     }
@@ -188,13 +208,14 @@ async fn scenario(args: Args) -> Result<ExitCode> {
     finish(&report, &args.output)
 }
 
-/// Users by password: members, and those who come and go.
-fn config(args: &Args) -> Result<String> {
+/// Who comes and goes has a password; anyone may have a token.
+fn config() -> Result<String> {
     let hash = PasswordHash::new(PASSWORD.as_bytes()).context("cannot hash")?;
-    let members = (0..args.members).map(|n| format!("member-{n} = \"{hash}\"\n"));
-    let users = (0..USERS).map(|n| format!("user-{n} = \"{hash}\"\n"));
-    let users: String = members.chain(users).collect();
-    Ok(format!("\n[auth]\nmode = \"passwords\"\n\n[auth.users]\n{users}"))
+    let users: String = (0..USERS).map(|n| format!("user-{n} = \"{hash}\"\n")).collect();
+    let key = format!("{KID} = {{ alg = \"HS256\", key = \"{SECRET}\" }}");
+    Ok(format!(
+        "\n[auth]\nmode = [\"passwords\", \"tokens\"]\n\n[auth.users]\n{users}\n[auth.tokens.keys]\n{key}\n"
+    ))
 }
 
 /// What the tasks share.
@@ -209,6 +230,7 @@ struct Bench {
     sent: AtomicU32,
     delivered: Mutex<u64>,
     failed: AtomicU32,
+    key: SigningKey,
 }
 
 impl Bench {
@@ -224,17 +246,17 @@ impl Bench {
             sent: AtomicU32::new(0),
             delivered: Mutex::new(0),
             failed: AtomicU32::new(0),
+            key: SigningKey::new(Algorithm::Hs256, SECRET.as_bytes())?,
         })
     }
 
     /// Number `n`, by QUIC and by TCP in turn.
-    async fn connect(&self, n: u32, user: String) -> Result<(Client, Events)> {
+    async fn connect(&self, n: u32, login: Login) -> Result<(Client, Events)> {
         let quic = n.is_multiple_of(2);
         let (addr, transport) = match quic {
             true => (&self.gateway.quic, TransportChoice::Quic),
             false => (&self.gateway.tcp, TransportChoice::Tcp),
         };
-        let login = Login::Password { user, password: PASSWORD.to_owned() };
         let config = ClientConfig {
             transport,
             agent: "loadtest".to_owned(),
@@ -242,6 +264,24 @@ impl Bench {
         };
         let connector = &self.connectors[usize::from(quic)];
         Client::connect_through(connector, config).await.context("cannot log in")
+    }
+
+    fn login(&self, logins: Logins, user: String) -> Result<Login> {
+        if logins == Logins::Passwords {
+            return Ok(Login::Password { user, password: PASSWORD.to_owned() });
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let claims = Claims {
+            sub: user.clone(),
+            exp: now.as_secs() + TOKEN_SECS,
+            nbf: None,
+            iss: None,
+            aud: None,
+            rooms: None,
+            speak: None,
+            rights: None,
+        };
+        Ok(Login::Token { user, token: self.key.sign(KID, &claims)?.into() })
     }
 
     fn delivered(&self) -> u64 {
@@ -253,7 +293,7 @@ impl Bench {
         args: &Args,
         target: &Target,
         from: Instant,
-        logins: bool,
+        logins: Logins,
     ) -> Result<Phase> {
         let until = from + Duration::from_secs(args.secs.into());
         sleep_until(from).await;
@@ -268,9 +308,10 @@ impl Bench {
                 self.counting.store(1, Relaxed);
                 meter = Some(Meter::start(&target.pids)?);
             }
-            if logins {
+            if logins != Logins::None {
+                let login = self.login(logins, format!("user-{}", n % USERS))?;
                 let bench = Arc::clone(self);
-                users.spawn(async move { bench.log_in(n).await });
+                users.spawn(async move { bench.log_in(n, login).await });
                 n += 1;
             }
             while users.try_join_next().is_some() {}
@@ -291,9 +332,9 @@ impl Bench {
         })
     }
 
-    async fn log_in(&self, n: u32) {
+    async fn log_in(&self, n: u32, login: Login) {
         let began = Instant::now();
-        match self.connect(n, format!("user-{}", n % USERS)).await {
+        match self.connect(n, login).await {
             Ok((client, _events)) => {
                 self.record(&self.logins, began.elapsed());
                 client.close().await;
@@ -331,28 +372,40 @@ async fn listen(mut events: Events, bench: Arc<Bench>) {
 
 fn decide(report: &mut Report) {
     let p99 = |phases: &[Phase]| median(phases.iter().map(|phase| phase.latency_ms.p99).collect());
-    let (Some(without), Some(with)) = (p99(&report.without), p99(&report.with)) else { return };
-    report.p99_ratio = Some(with / without.max(0.001));
-    if with > without * NOISE && with > without + NOISE_MS {
-        report
-            .problems
-            .push(format!("the p99 of signals is {with:.1} ms with logins, {without:.1} without"));
+    let (Some(without), Some(tokens), Some(passwords)) =
+        (p99(&report.without), p99(&report.tokens), p99(&report.passwords))
+    else {
+        return;
+    };
+    report.p99_ratio = Some(passwords / tokens.max(0.001));
+    report.p99_ratio_of_tokens = Some(tokens / without.max(0.001));
+    if passwords > tokens * NOISE && passwords > tokens + NOISE_MS {
+        report.problems.push(format!(
+            "the p99 of signals is {passwords:.1} ms with passwords, {tokens:.1} with tokens"
+        ));
     }
 }
 
 fn finish(report: &Report, output: &Output) -> Result<ExitCode> {
-    for (name, phases) in [("without", &report.without), ("with", &report.with)] {
+    let all = [
+        ("without", &report.without),
+        ("tokens", &report.tokens),
+        ("passwords", &report.passwords),
+    ];
+    for (name, phases) in all {
         for phase in phases {
             let Phase { signals, latency_ms: of, server_cpu_cores: cores, logins, login_ms } =
                 phase;
             eprintln!(
-                "  {name:<8} {signals} signals, p50 {:.1} p99 {:.1} max {:.1} ms, {cores:.2} cores; {logins} logins, p50 {:.0} p99 {:.0} ms",
+                "  {name:<9} {signals} signals, p50 {:.1} p99 {:.1} max {:.1} ms, {cores:.2} cores; {logins} logins, p50 {:.0} p99 {:.0} ms",
                 of.p50, of.p99, of.max, login_ms.p50, login_ms.p99
             );
         }
     }
-    if let Some(ratio) = report.p99_ratio {
-        eprintln!("  p99      {ratio:.2} times with logins");
+    if let (Some(passwords), Some(tokens)) = (report.p99_ratio, report.p99_ratio_of_tokens) {
+        eprintln!(
+            "  p99       {passwords:.2} times with passwords instead of tokens; tokens {tokens:.2} times of no logins"
+        );
     }
     report.problems.iter().for_each(|problem| eprintln!("  problem  {problem}"));
     write_json(report, output)?;

@@ -8,6 +8,7 @@ mod drive;
 mod fleet;
 mod floor;
 mod history;
+mod http;
 mod idle;
 mod joins;
 mod load;
@@ -17,6 +18,7 @@ mod nats;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // time lines are of the testbed
 mod plot;
 mod procstat;
+mod push;
 mod report;
 mod room;
 mod server;
@@ -65,6 +67,8 @@ Examples:
       loadtest joins --many 300 --members 500
   Whether 50 logins by password a second hold signals up:
       loadtest logins --logins 50
+  5,000 messages a second that business systems push into 1,000 rooms, for 30 s:
+      loadtest push --rate 5000 --rooms 1000 --secs 30
   A class of 500 who all speak at once every second, on a bare QUIC server:
       loadtest floor --members 500 --rate 1 --burst --size 100 --secs 20
   What 10,000 idle connections cost a bare QUIC server:
@@ -88,6 +92,7 @@ enum Scenario {
     Idle(Box<idle::Args>),
     Joins(Box<joins::Args>),
     Logins(Box<logins::Args>),
+    Push(Box<push::Args>),
     Floor(floor::Args),
     Nats(nats::Args),
     History(Box<history::Args>),
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
         Scenario::Idle(args) => idle::run(*args),
         Scenario::Joins(args) => joins::run(*args),
         Scenario::Logins(args) => logins::run(*args),
+        Scenario::Push(args) => push::run(*args),
         Scenario::Floor(args) => floor::run(args),
         Scenario::Nats(args) => nats::run(args),
         Scenario::History(args) => history::run(&args),

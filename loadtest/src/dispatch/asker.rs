@@ -4,16 +4,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::http::Asker;
 
 /// A request that is not answered by then is not.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// An answer is smaller.
-const ANSWER_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
@@ -42,24 +38,21 @@ pub(super) async fn ask(pace: Pace, n: u32, all: u32) -> Asked {
     let latency = latency.unwrap_or_else(|_| unreachable!("the bounds are good"));
     let mut asked = Asked { requests: 0, failed: 0, latency, counts: BTreeMap::new() };
     let mut due = pace.begun + pace.between * n / all;
-    let (end, mut conn) = (pace.begun + pace.time, None);
+    let (end, mut asker) = (pace.begun + pace.time, Asker::new(pace.addr));
     let mut user = u64::from(n);
     while due < end {
         sleep_until(due).await;
-        match timeout(PATIENCE, once(&pace, &mut conn, user)).await {
+        match timeout(PATIENCE, once(&mut asker, user)).await {
             Ok(Ok(gateway)) => {
                 asked.requests += 1;
                 *asked.counts.entry(gateway).or_default() += 1;
                 let us = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
                 asked.latency.saturating_record(us.max(1));
             }
-            Ok(Err(_)) | Err(_) => {
-                asked.failed += 1;
-                conn = None;
-            }
+            Ok(Err(_)) | Err(_) => asked.failed += 1,
         }
         if pace.fresh {
-            conn = None;
+            asker.hang_up();
         }
         due += pace.between;
         user += u64::from(all);
@@ -67,39 +60,13 @@ pub(super) async fn ask(pace: Pace, n: u32, all: u32) -> Asked {
     asked
 }
 
-async fn once(pace: &Pace, conn: &mut Option<TcpStream>, user: u64) -> Result<String> {
-    let stream = match conn.take() {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(pace.addr).await?;
-            stream.set_nodelay(true)?;
-            stream
-        }
-    };
-    let stream = conn.insert(stream);
+async fn once(asker: &mut Asker, user: u64) -> Result<String> {
     let request = format!("GET /dispatch?user=user-{user} HTTP/1.1\r\nHost: dispatch\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let (mut buffer, mut filled) = (vec![0; ANSWER_BYTES], 0);
-    loop {
-        let read = stream.read(&mut buffer[filled..]).await?;
-        if read == 0 {
-            bail!("the answer ends early, or is too long");
-        }
-        filled += read;
-        let text = std::str::from_utf8(&buffer[..filled])?;
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-        });
-        if body.len() < length.context("an answer without a length")? {
-            continue;
-        }
-        if !head.starts_with("HTTP/1.1 200 ") {
-            bail!("{head}");
-        }
-        return Ok(first(body).context("an answer without a gateway")?.to_owned());
+    let answer = asker.ask(request.as_bytes()).await?;
+    if !answer.is_ok() {
+        bail!("{answer:?}");
     }
+    Ok(first(&answer.body).context("an answer without a gateway")?.to_owned())
 }
 
 /// The first gateway of an answer.
