@@ -29,7 +29,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::{Access, Owners, User},
     auth::{Auth, TokenKey},
-    config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, StoreConfig},
+    config::{Config, ConfigProblem, HistorySync, Place, RedisConfig, Retention, StoreConfig},
     control::{Control, owner_config},
     directory::{self, Directory, Lookup, MemoryDirectory, Writing},
     everywhere::Everywhere,
@@ -38,6 +38,7 @@ use crate::{
     placement::{Own, Owned, Placement},
     push::{Pusher, WeakPusher},
     registry::{Instance, Load, Looker, Measure, Registry, View},
+    retention,
     roles::{Role, Roles},
     room::Kind,
     shard::{Environment, Gateways, Owner, StrokeOwners},
@@ -133,6 +134,7 @@ pub struct Backend {
     everywhere: Option<Everywhere>,
     control: Control,
     store: Option<Arc<dyn Store>>,
+    retention: Retention,
     registry: Option<Registry>,
     placement: Placement,
     /// Ends with the process.
@@ -308,6 +310,7 @@ impl Backend {
         Ok(Self {
             listener,
             local_addr,
+            retention: config.retention,
             identity: config.links,
             links,
             access,
@@ -387,6 +390,11 @@ impl Backend {
         }
         if let Some(everywhere) = self.everywhere {
             self.owner_tasks.spawn(everywhere.run(self.stop_owners.clone()));
+        }
+        if let Some(store) = &self.store {
+            let sweeping =
+                retention::run(Arc::clone(store), self.retention, self.stop_owners.clone());
+            self.owner_tasks.spawn(sweeping);
         }
         if let Some(pusher) = &self.pusher {
             Owners::keep_all(pusher, &stop_serving);

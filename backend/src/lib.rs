@@ -26,6 +26,7 @@ mod placement;
 pub mod push;
 mod queue;
 pub mod registry;
+mod retention;
 mod ring;
 mod roles;
 pub mod room;

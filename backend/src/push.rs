@@ -146,7 +146,8 @@ impl WeakPusher {
         Ok(page(answer)?.messages)
     }
 
-    /// What is stored of a class behind a place: at most `limit` messages, 1 to 200, that are not void.
+    /// What is stored of a class behind a place and not before a time (0 for any): at most `limit` messages, 1 to 200,
+    /// that are not void.
     ///
     /// # Errors
     /// Why it cannot be told.
@@ -155,10 +156,11 @@ impl WeakPusher {
         of: &Target,
         class: Class,
         after: Seq,
+        since_ms: u64,
         limit: u32,
     ) -> Result<Page, PushError> {
         let (class, after) = (edgeway_proto::link::Class::from(class).into(), Some(after.into()));
-        let history = rooms::PushHistory { class, after, limit };
+        let history = rooms::PushHistory { class, after, limit, since_ms };
         page(self.ask(of, Stream::Bulk, Ask::History(history)).await?)
     }
 

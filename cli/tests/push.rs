@@ -331,3 +331,88 @@ fn a_key_has_its_limit_and_is_told_when_to_come_back_and_goes_with_the_config() 
     assert!(ask(&up.http, "POST", "/reload").contains("push.keys.fast.hash: changed"));
     refused(&fast.post(LESSON, &json!({ "text": "x" })), 401, "unknown_api_key");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_reach_who_listens_now_and_who_comes_back_and_take_nothing_from_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, system) = with_system(dir.path(), "");
+    let (ada, mut ada_hears) = connect(&up, TransportChoice::Quic, "ada").await;
+    let (bob, mut bob_hears) = connect(&up, TransportChoice::Tcp, "bob").await;
+    let maths = within(ada.topic("push", "maths", None)).await.unwrap();
+    within(ada.everyone("push", None)).await.unwrap();
+    within(bob.everyone("push", None)).await.unwrap();
+
+    let sent = system.post_once("/v1/topics/maths/messages", "m-1", &json!({ "text": "one" }));
+    assert_eq!((sent.status, &sent.body["place"]), (200, &json!("1-1")), "{sent:?}");
+    let again = system.post_once("/v1/topics/maths/messages", "m-1", &json!({ "text": "one" }));
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let heard = message(&mut ada_hears).await;
+    assert_eq!((&*heard.room, text(&heard), &*heard.sender), ("topic/maths", "one", ""));
+
+    let all = json!({ "text": "for all" });
+    assert_eq!(system.post("/v1/everyone/messages", &all).status, 200);
+    for events in [&mut ada_hears, &mut bob_hears] {
+        let heard = message(events).await;
+        assert_eq!((&*heard.room, text(&heard)), ("@everyone", "for all"));
+    }
+
+    // Who only listens: nothing is sent from there, and nobody is seen.
+    assert!(within(maths.send_signal("me".into())).await.is_err());
+    // Kept for who was away, but for what is void.
+    let soon = json!({ "text": "soon over", "ttl_ms": 1 });
+    assert_eq!(system.post("/v1/topics/maths/messages", &soon).status, 200);
+    assert_eq!(system.post("/v1/topics/maths/messages", &json!({ "text": "two" })).status, 200);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    within(bob.topic("push", "maths", Some(Seq::ZERO))).await.unwrap();
+    for expected in ["one", "two"] {
+        assert_eq!(text(&message(&mut bob_hears).await), expected);
+    }
+    // Of another type is another topic; an inbox that has none is refused.
+    let research = json!({ "text": "paper", "inbox": "research_push" });
+    assert_eq!(system.post("/v1/topics/maths/messages", &research).body["place"], "1-1");
+    let im = system.post("/v1/topics/maths/messages", &json!({ "text": "x", "inbox": "im" }));
+    assert_eq!(im.status, 400, "{im:?}");
+    let long = format!("/v1/topics/{}/messages", "x".repeat(123));
+    assert_eq!(system.post(&long, &all).status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_is_read_by_time_and_exported_whole_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, system) = with_system(dir.path(), "[rooms]\nchat_per_second = 0\n");
+    let (_ada, _hears, room) = join(&up, TransportChoice::Quic, "ada").await;
+    for n in 0..300 {
+        within(room.send_signal(format!("signal {n}").into())).await.unwrap();
+    }
+    within(room.send_chat("chat".into())).await.unwrap();
+    let page = |query: &str| system.get(&format!("/v1/rooms/lesson/history?limit=200&{query}"));
+    let first = page("");
+    let messages = first.body["messages"].as_array().unwrap().clone();
+    let time = |message: &Value| message["time_ms"].as_u64().unwrap();
+    let since = time(&messages[120]);
+    let at = messages.iter().position(|message| time(message) >= since).unwrap();
+    let found = page(&format!("since_ms={since}"));
+    assert_eq!(found.body["messages"][0], messages[at], "{found:?}");
+    let found = page(&format!("since_ms={}&until_ms={since}", time(&messages[0])));
+    assert_eq!(found.body["messages"].as_array().unwrap().len(), at);
+    assert_eq!(found.body["more"], false);
+    assert_eq!(page(&format!("since_ms={since}&until_ms={since}")).status, 400);
+
+    // Chat is stored a moment after it is delivered.
+    let lines = loop {
+        let export = system.get("/v1/rooms/lesson/export");
+        assert_eq!(export.header("content-type"), Some("application/jsonl"), "{export:?}");
+        let lines = export.text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines.collect();
+        if lines.len() == 301 {
+            break lines;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(lines.windows(2).all(|pair| time(&pair[0]) <= time(&pair[1])));
+    let signals: Vec<_> = lines.iter().filter(|line| line["class"] == "signal").collect();
+    assert_eq!(signals.len(), 300);
+    assert!((0..300).all(|n| signals[n]["text"] == format!("signal {n}")));
+    let none = system.get("/v1/rooms/lesson/export?since_ms=9000000000000");
+    assert_eq!((none.status, &*none.text), (200, ""));
+}

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeway_proto::{Seq, limits};
+use edgeway_proto::{Class, Seq, limits};
 use edgeway_transport::Transport;
 use tokio::sync::oneshot;
 
@@ -118,9 +118,7 @@ impl Client {
         let base = Arc::new(config);
         let flight = |place: &ClientConfig| Flight::new(place, &device, None, frames.clone());
         let connecting = connect_somewhere(connector, &base, None, flight, None);
-        let (established, config) = Box::pin(connecting).await?;
-        // Known before the first handle is.
-        shared.set_connection(Some(established.transport), Some(&established.logged_in.user));
+        let (mut established, config) = Box::pin(connecting).await?;
         let guard = Arc::new(Guard {
             shared: Arc::clone(&shared),
             device: device.clone(),
@@ -128,6 +126,7 @@ impl Client {
         });
         let connector = connector.clone();
         let supervisor = Supervisor { shared, connector, base, config, device };
+        supervisor.begin(&mut established, |_| {});
         tokio::spawn(supervisor.run(established));
         let events = Events { guard: Arc::clone(&guard) };
         Ok((Self { guard }, events))
@@ -199,6 +198,41 @@ impl Client {
     /// As [`inbox`](Self::inbox).
     pub async fn inbox_from(&self, kind: &str, after: Seq) -> Result<Inbox, RequestError> {
         self.open_inbox(kind, Some(after)).await
+    }
+
+    /// Listens to a topic of a Session type, `push` or `research_push`. What comes from now on is delivered, as
+    /// [`Event::Message`] of the room `topic/NAME`; with `after`, all that is kept behind that place comes first.
+    /// Nothing can be sent to it from here.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join); and where the login may not, or the Session type has no topics.
+    pub async fn topic(
+        &self,
+        kind: &str,
+        topic: &str,
+        after: Option<Seq>,
+    ) -> Result<Room, RequestError> {
+        self.listen(kind, &format!("topic/{topic}"), after).await
+    }
+
+    /// Listens to what is sent to everyone, as [`topic`](Self::topic) does: the room `@everyone`.
+    ///
+    /// # Errors
+    /// As [`topic`](Self::topic).
+    pub async fn everyone(&self, kind: &str, after: Option<Seq>) -> Result<Room, RequestError> {
+        self.listen(kind, "@everyone", after).await
+    }
+
+    async fn listen(
+        &self,
+        kind: &str,
+        name: &str,
+        after: Option<Seq>,
+    ) -> Result<Room, RequestError> {
+        let open = self.guard.ask(|core, answer| core.open(kind, &[], Reads::Client, answer));
+        let positions = after.into_iter().map(|after| (Class::Signal, after)).collect();
+        let options = JoinOptions { positions, send_only: false };
+        Room::join(&self.guard, open.await?, name, options).await
     }
 
     async fn open_inbox(&self, kind: &str, after: Option<Seq>) -> Result<Inbox, RequestError> {

@@ -139,17 +139,36 @@ impl Supervisor {
                     },
                 }
             };
-            self.reconnected(&established);
+            self.reconnected(&mut established);
         }
     }
 
-    fn reconnected(&self, established: &Established) {
+    fn reconnected(&self, established: &mut Established) {
         let Established { transport, resumed, early_data, .. } = *established;
-        self.shared.with(|core| {
+        self.begin(established, |core| {
             core.stats.reconnects += 1;
             core.stats.resumes += u64::from(resumed);
             core.stats.early_data += u64::from(early_data);
             core.event(Event::Reconnected { transport, resumed });
+        });
+    }
+
+    /// The client is connected from now on. Before the app is told: what it says then is not refused for
+    /// want of a connection.
+    pub(crate) fn begin(&self, established: &mut Established, tell: impl FnOnce(&mut Core)) {
+        if self.config.repair && param_of(&established.welcome, param::REPAIR) == Some(1) {
+            established.sender.enable_repair();
+        }
+        let shared = &self.shared;
+        shared.queue.reset();
+        shared.set_rtt(established.rtt);
+        shared.signs.connected(established.sender.path().cloned(), Instant::now());
+        shared.set_server_idle(server_idle(&established.welcome));
+        shared.set_connection(Some(established.transport), Some(&established.logged_in.user));
+        established.port.give_to(Arc::clone(shared));
+        shared.with(|core| {
+            tell(core);
+            core.connected(&established.welcome, established.opened_bytes);
         });
     }
 
@@ -198,8 +217,8 @@ impl Supervisor {
         };
         // Boxed: its state is large, and gone once it is connected.
         match self.flown(Box::pin(taking)).await {
-            Some(Ok(established)) => {
-                self.reconnected(&established);
+            Some(Ok(mut established)) => {
+                self.reconnected(&mut established);
                 Ok(established)
             }
             Some(Err(e)) => match verdict(&e) {
@@ -264,23 +283,13 @@ impl Supervisor {
         }
     }
 
-    /// Drives a connection to its end.
+    /// Drives a connection that has begun to its end.
     async fn drive(&self, established: Established) -> Driven {
-        let Established { mut reading, mut sender, port, transport, raced, .. } = established;
-        if self.config.repair && param_of(&established.welcome, param::REPAIR) == Some(1) {
-            sender.enable_repair();
-        }
+        let Established { mut reading, sender, transport, raced, .. } = established;
         let begun = Instant::now();
         let shared = &self.shared;
-        shared.queue.reset();
-        shared.set_rtt(established.rtt);
         let path = sender.path().cloned();
         let idle = server_idle(&established.welcome);
-        shared.signs.connected(path.clone(), begun);
-        shared.set_server_idle(idle);
-        shared.set_connection(Some(transport), Some(&established.logged_in.user));
-        port.give_to(Arc::clone(shared));
-        shared.with(|core| core.connected(&established.welcome, established.opened_bytes));
         let mut early = established.early;
         if let Err(stop) = shared.receive(&mut early) {
             shared.with(|core| core.stop(stop));

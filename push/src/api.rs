@@ -17,12 +17,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     config::Config,
+    export,
     keys::{InUse, Keys},
     moderate,
     problem::Problem,
     read,
     repeats::{Answer, Repeats},
-    send, set,
+    send, set, topic,
 };
 
 /// Bytes of a body: a payload of the largest size with all of its characters escaped, and a thousand names.
@@ -31,6 +32,9 @@ pub const BODY_BYTES: usize = 512 * 1024;
 const BODIES_BYTES: usize = 64 << 20;
 /// Bodies are counted in pieces of so many bytes.
 const PIECE_BYTES: usize = 1024;
+/// Exports of history that go on at a time, each with a page of each class in memory: who lives goes before who reads
+/// what was.
+const EXPORTS: usize = 8;
 
 /// The header that names a request which may come again.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -47,6 +51,7 @@ struct Inner {
     started: OnceLock<Option<(WeakPusher, Lookup)>>,
     repeats: Repeats,
     bodies: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
 }
 
 impl Api {
@@ -58,6 +63,7 @@ impl Api {
             started: OnceLock::new(),
             repeats: Repeats::default(),
             bodies: Arc::new(Semaphore::new(BODIES_BYTES / PIECE_BYTES)),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
         }));
         api.change(config);
         api
@@ -84,9 +90,12 @@ impl Api {
             .routes(routes!(send::to_room))
             .routes(routes!(send::to_rooms))
             .routes(routes!(send::to_user))
+            .routes(routes!(topic::to_topic))
+            .routes(routes!(topic::to_everyone))
             .routes(routes!(set::set, set::remove))
             .routes(routes!(read::state))
             .routes(routes!(read::history))
+            .routes(routes!(export::export))
             .routes(routes!(read::members))
             .routes(routes!(read::user))
             .routes(routes!(moderate::kick))
@@ -137,6 +146,14 @@ impl Api {
     pub(crate) fn find_key(&self, key: &str) -> Option<Arc<InUse>> {
         let keys = Arc::clone(&self.0.keys.read());
         keys.find(key)
+    }
+
+    /// Takes a turn to export.
+    pub(crate) fn export_turn(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0.exports).try_acquire_owned().map_err(|_| {
+            metrics::counter!("edgeway_push_exports_full_total").increment(1);
+            Problem::unavailable(format!("{EXPORTS} exports go on; there may be no more"))
+        })
     }
 
     /// Takes room for a body.

@@ -94,11 +94,21 @@ pub(crate) struct History {
 /// Classes of messages that are stored.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Class {
+pub(crate) enum Class {
     #[default]
     Signal,
     Binary,
     Chat,
+}
+
+impl From<Class> for edgeway_proto::Class {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Signal => Self::Signal,
+            Class::Binary => Self::Binary,
+            Class::Chat => Self::Chat,
+        }
+    }
 }
 
 /// Which part of a history.
@@ -115,6 +125,12 @@ pub(crate) struct Range {
     /// The last place that is told. Without, to the end.
     #[param(pattern = "^[0-9]{1,18}-[0-9]{1,18}$", example = "1-99")]
     upto: Option<String>,
+    /// Milliseconds since 1970: nothing that was accepted earlier.
+    #[param(minimum = 1)]
+    since_ms: Option<u64>,
+    /// Milliseconds since 1970: nothing that was accepted then or later.
+    #[param(minimum = 1)]
+    until_ms: Option<u64>,
     /// Messages at most; 100 unless said otherwise.
     #[param(minimum = 1, maximum = 200)]
     limit: Option<u32>,
@@ -179,7 +195,7 @@ impl From<LookupError> for Problem {
     }
 }
 
-fn room(name: &str) -> Result<Target, Problem> {
+pub(crate) fn room(name: &str) -> Result<Target, Problem> {
     Target::room(name).map_err(|why| Problem::bad(format!("the room's name {why}")))
 }
 
@@ -196,6 +212,17 @@ fn place(name: &str, text: Option<&str>) -> Result<Option<Seq>, Problem> {
             "`{name}` is `{text}`, which is no place; write epoch-counter, such as 1-17"
         ))),
     }
+}
+
+/// From when, and until when: 0 and the end of time where nothing is said.
+pub(crate) fn times(since_ms: Option<u64>, until_ms: Option<u64>) -> Result<(u64, u64), Problem> {
+    let (since, until) = (since_ms.unwrap_or(0), until_ms.unwrap_or(u64::MAX));
+    if since >= until {
+        let detail =
+            format!("`since_ms` is {since}; it must be before `until_ms`, which is {until}");
+        return Err(Problem::bad(detail));
+    }
+    Ok((since, until))
 }
 
 /// A room's state
@@ -222,8 +249,8 @@ pub(crate) async fn state(
 
 /// A room's history
 ///
-/// What is stored of a class, oldest first, without what is void. Chat is stored a moment after it is delivered. Scope
-/// `read`.
+/// What is stored of a class, oldest first, without what is void. Chat is stored a moment after it is delivered. The page
+/// that follows is asked for with `after`. Scope `read`.
 #[utoipa::path(
     get,
     path = "/v1/rooms/{room}/history",
@@ -245,13 +272,15 @@ pub(crate) async fn history(
     if !(1..=PAGE_MAX).contains(&limit) {
         return Err(Problem::bad(format!("`limit` is {limit}; it may be 1 to {PAGE_MAX}")));
     }
-    let class = match range.class {
-        Class::Signal => edgeway_proto::Class::Signal,
-        Class::Binary => edgeway_proto::Class::Binary,
-        Class::Chat => edgeway_proto::Class::Chat,
-    };
+    let (since_ms, until_ms) = times(range.since_ms, range.until_ms)?;
     caller.may(Scope::Read, 1)?;
-    let mut page = api.pusher()?.history(&of, class, after, limit).await?;
+    let class = range.class.into();
+    let mut page = api.pusher()?.history(&of, class, after, since_ms, limit).await?;
+    if let Some(end) = page.messages.iter().position(|message| message.time_ms >= until_ms) {
+        page.messages.truncate(end);
+        page.more = false;
+        page.upto = page.messages.last().map_or(after, |message| message.seq);
+    }
     if let Some(upto) = upto {
         let is_beyond = page.upto >= upto;
         page.messages.retain(|message| message.seq <= upto);

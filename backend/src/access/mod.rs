@@ -30,12 +30,15 @@ use edgeway_proto::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::owners::{Node, OwnerId, Owners, User};
 use self::{
     out::{Fatal, Out, RETRY_MS, unavailable},
     session::Place,
     shown::Showing,
     table::{Entry, Table},
+};
+pub(crate) use self::{
+    owners::{Node, OwnerId, Owners, User},
+    space::{EVERYONE, TOPIC, check_topic},
 };
 use crate::{
     auth::Resumable,

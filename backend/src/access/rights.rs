@@ -10,7 +10,14 @@ use edgeway_proto::{
     rooms::{self, SessionRef, to_owner_item::Item},
 };
 
-use super::{Access, out::Out, owners::OwnerId, session::Session, space::SessionType, tell};
+use super::{
+    Access,
+    out::Out,
+    owners::OwnerId,
+    session::Session,
+    space::{EVERYONE, SessionType, TOPIC},
+    tell,
+};
 
 /// What a Session may do. None are most: everything.
 #[derive(Debug, Clone, Default)]
@@ -21,14 +28,16 @@ impl Rights {
         Self(rights.map(Arc::new))
     }
 
-    /// Whether a room may be joined; `send_only`: to speak in it and hear nothing.
+    /// Whether a room may be joined; `send_only`: to speak in it and hear nothing. Topics are rooms by the names that
+    /// clients join.
     pub(super) fn may_join(&self, kind: SessionType, asked: &str, send_only: bool) -> bool {
-        kind != SessionType::Chat
-            || if send_only {
-                self.may_speak(asked)
-            } else {
-                self.rooms(|r| r.rooms.as_ref(), asked)
-            }
+        match kind {
+            SessionType::Chat if send_only => self.may_speak(asked),
+            SessionType::Chat => self.rooms(|r| r.rooms.as_ref(), asked),
+            // Of everyone who logs in.
+            _ if asked == EVERYONE => true,
+            _ => !asked.starts_with(TOPIC) || self.rooms(|r| r.rooms.as_ref(), asked),
+        }
     }
 
     /// Whether one may write to other users.
@@ -90,7 +99,7 @@ impl Session {
         let session = Some(self.identity.session);
         let kind = self.identity.kind;
         let out_of = self.leave_where(|room| {
-            let name = room.strip_prefix("chat:").unwrap_or(room);
+            let name = room.split_once(':').map_or(room, |(_, name)| name);
             !rights.may_join(kind, name, false) && !rights.may_join(kind, name, true)
         });
         self.identity.rights = rights;
@@ -159,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_list_that_is_absent_sets_no_bound_and_an_empty_one_permits_nothing() {
-        use SessionType::{Chat, Im};
+        use SessionType::{Chat, Im, Push};
         let all = Rights::default();
         assert!(all.may_join(Chat, "any", false) && all.may_write());
         assert_eq!(all.refuses("chat:any", Class::Signal), None);
@@ -169,6 +178,10 @@ mod tests {
         assert!(pupil.may_join(Chat, "maths-1", false) && pupil.may_join(Chat, "maths-1", true));
         assert!(!pupil.may_join(Chat, "physics", false) && !pupil.may_join(Chat, "physics", true));
         assert!(pupil.may_join(Im, "ada", false) && pupil.may_write());
+        assert!(pupil.may_join(Push, "ada", false) && pupil.may_join(Push, "@everyone", false));
+        assert!(!pupil.may_join(Push, "topic/maths-1", false));
+        let rights = link::Rights { rooms: names(&["topic/maths-*"]), ..link::Rights::default() };
+        assert!(Rights::new(Some(rights)).may_join(Push, "topic/maths-1", false));
         assert_eq!(pupil.refuses("chat:maths-1", Class::Chat), None);
 
         let rights = link::Rights {
@@ -177,6 +190,7 @@ mod tests {
             rights: names(&["chat"]),
         };
         let guest = Rights::new(Some(rights));
+        assert!(guest.may_join(Push, "topic/maths", false));
         assert!(guest.may_join(Chat, "physics", false) && !guest.may_join(Chat, "physics", true));
         assert_eq!(guest.refuses("chat:maths-1", Class::Chat), None);
         assert!(guest.refuses("chat:physics", Class::Chat).is_some());

@@ -262,6 +262,12 @@ impl Session {
             }
             Members::KIND => {
                 let Members { request, group, .. } = Members::parse(body)?;
+                let is_topic = |group: &Group| self.identity.kind.is_topic(&group.room);
+                if self.groups.get(&group).is_some_and(is_topic) {
+                    let detail = "who listens to a topic is not told";
+                    out.push(error(request, ErrorCode::Forbidden, detail));
+                    return Ok(Step::Done);
+                }
                 self.request(request, group, out)
             }
             kind => Err(DecodeError::UnknownKind(kind).into()),
@@ -280,11 +286,17 @@ impl Session {
         }
         let group = send.group;
         if let Some(found) = self.groups.get_mut(group) {
+            let kind = self.identity.kind;
+            if kind.is_topic(&found.room) {
+                let detail = "topics are sent to by the push API alone";
+                refuse(send, ErrorCode::Forbidden, detail, out);
+                return Ok(Step::Done);
+            }
             if let Some(detail) = self.identity.rights.refuses(&found.room, class) {
                 refuse(send, ErrorCode::Forbidden, detail, out);
                 return Ok(Step::Done);
             }
-            let apart = class == Class::Binary && self.identity.kind.owner() == Role::Room;
+            let apart = class == Class::Binary && kind.owner() == Role::Room;
             let strokes = if apart { route.strokes(group) } else { None };
             found.drew = strokes.or(found.drew);
             let owner = strokes.unwrap_or(found.owner);

@@ -1,6 +1,6 @@
 //! Session types, and the name spaces of what they join.
 
-use edgeway_proto::ErrorCode;
+use edgeway_proto::{ErrorCode, limits};
 
 use crate::{
     auth::{check_name, check_user},
@@ -9,6 +9,10 @@ use crate::{
 
 /// What a client calls its own inbox.
 const ME: &str = "@me";
+/// The topic of all who listen. No user's name begins with @.
+pub(crate) const EVERYONE: &str = "@everyone";
+/// In front of a topic's name. No user's name has a /.
+pub(crate) const TOPIC: &str = "topic/";
 
 /// The Session types that access is the backend of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +60,18 @@ impl SessionType {
         }
     }
 
+    const fn has_topics(self) -> bool {
+        matches!(self, Self::Push | Self::ResearchPush)
+    }
+
+    /// Whether a name in the owner's space is a topic: who has joined it hears, and neither speaks nor sees the others.
+    pub(super) fn is_topic(self, room: &str) -> bool {
+        self.has_topics()
+            && room
+                .split_once(':')
+                .is_some_and(|(_, name)| name == EVERYONE || name.starts_with(TOPIC))
+    }
+
     /// Who owns what it joins.
     pub(super) const fn owner(self) -> Role {
         match self {
@@ -72,6 +88,14 @@ impl SessionType {
         send_only: bool,
     ) -> Result<Place, (ErrorCode, String)> {
         let bad = |problem| (ErrorCode::BadRequest, format!("the name {problem}"));
+        if self.has_topics() && (asked == EVERYONE || asked.starts_with(TOPIC)) {
+            check_topic(asked.strip_prefix(TOPIC).unwrap_or(asked)).map_err(bad)?;
+            if send_only {
+                let problem = "topics are sent to by the push API alone".to_owned();
+                return Err((ErrorCode::Forbidden, problem));
+            }
+            return Ok(Place { room: format!("{}:{asked}", self.space()), foreign: false });
+        }
         let name = match self {
             Self::Chat => {
                 check_name(asked).map_err(bad)?;
@@ -85,7 +109,8 @@ impl SessionType {
         };
         let foreign = self != Self::Chat && name != user;
         if foreign && self != Self::Im {
-            return Err((ErrorCode::Forbidden, format!("only {ME} can be joined here")));
+            let problem = format!("only {ME}, {EVERYONE} and {TOPIC}NAME can be joined here");
+            return Err((ErrorCode::Forbidden, problem));
         }
         if foreign && !send_only {
             let problem = "another user's inbox can only be joined to send";
@@ -93,6 +118,18 @@ impl SessionType {
         }
         Ok(Place { room: format!("{}:{name}", self.space()), foreign })
     }
+}
+
+/// Whether a topic may be called that.
+///
+/// # Errors
+/// What is wrong with it, to follow "the name ...".
+pub(crate) fn check_topic(topic: &str) -> Result<(), &'static str> {
+    check_name(topic)?;
+    if TOPIC.len() + topic.len() > limits::NAME_BYTES {
+        return Err("must have at most 122 bytes");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -124,6 +161,24 @@ mod tests {
         assert_eq!(room(Im, "bob", false), Err(ErrorCode::Forbidden));
         assert_eq!(room(Push, "bob", true), Err(ErrorCode::Forbidden));
         assert_eq!(room(ResearchPush, "bob", true), Err(ErrorCode::Forbidden));
+    }
+
+    #[test]
+    fn topics_are_joined_to_hear_and_meet_no_inbox() {
+        use SessionType::{Chat, Im, Push, ResearchPush};
+        assert_eq!(room(Push, "topic/maths", false), Ok(("push:topic/maths".into(), false)));
+        assert_eq!(room(Push, "@everyone", false), Ok(("push:@everyone".into(), false)));
+        let of_research = Ok(("research_push:topic/a/b".into(), false));
+        assert_eq!(room(ResearchPush, "topic/a/b", false), of_research);
+        assert_eq!(room(Push, "topic/maths", true), Err(ErrorCode::Forbidden));
+        assert_eq!(room(Push, "topic/", false), Err(ErrorCode::BadRequest));
+        let long = |bytes| format!("topic/{}", "x".repeat(bytes));
+        assert!(room(Push, &long(122), false).is_ok());
+        assert_eq!(room(Push, &long(123), false), Err(ErrorCode::BadRequest));
+        assert_eq!(room(Im, "@everyone", false), Err(ErrorCode::BadRequest));
+        assert_eq!(room(Im, "topic/maths", false), Err(ErrorCode::BadRequest));
+        assert!(Push.is_topic("push:topic/maths") && Push.is_topic("push:@everyone"));
+        assert!(!Push.is_topic("push:ada") && !Chat.is_topic("chat:topic/maths"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use edgeway_linktls::Links;
 
-use super::{ConfigProblem, HistorySync, Nodes, RawNodes, RawRooms, Rooms};
+use super::{ConfigProblem, HistorySync, Nodes, RawHistory, RawNodes, RawRooms, Retention, Rooms};
 use crate::auth::check_name;
 
 /// What a screen can show; more is flicker and battery (SOURCE.md, freshness).
@@ -17,6 +17,11 @@ const CHAT_BATCH_MS: i64 = 20;
 const MAX_MEMBERS: i64 = 100_000;
 /// A teacher's app joins hundreds of rooms at once.
 const PER_SESSION: i64 = 1_000;
+
+/// A school year, and as much again as it takes to ask for it.
+const KEEP_DAYS: i64 = 365;
+/// Of a lesson's chat at 20 a second, 14 hours.
+const KEEP_MESSAGES: i64 = 1_000_000;
 
 /// The slot takes 6 bits of a group's handle.
 const SLOTS: RangeInclusive<i64> = 0..=63;
@@ -102,6 +107,17 @@ impl<'a> Check<'a> {
                 );
                 HistorySync::Process
             }
+        }
+    }
+
+    pub(super) fn retention(&mut self, raw: &RawHistory) -> Retention {
+        let days = self.number("history.keep_days", raw.keep_days, KEEP_DAYS, 0..=36_500);
+        let most = 0..=1_000_000_000_000;
+        let messages = self.number("history.keep_messages", raw.keep_messages, KEEP_MESSAGES, most);
+        let days = u64::try_from(days).unwrap_or_default();
+        Retention {
+            age: (days > 0).then(|| Duration::from_secs(days * 24 * 3600)),
+            messages: u64::try_from(messages).ok().filter(|messages| *messages > 0),
         }
     }
 

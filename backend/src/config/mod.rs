@@ -72,6 +72,8 @@ pub struct Config {
     pub history_sync: HistorySync,
     /// Whether chat is kept in history, as signals and strokes always are.
     pub history_chat: bool,
+    /// How long histories are kept, and how much of each.
+    pub retention: Retention,
     /// The policy of rooms.
     pub rooms: Rooms,
     /// Who may log in.
@@ -135,6 +137,15 @@ pub struct RedisConfig {
     pub prefix: String,
     /// PEM file of the authorities that `rediss://` trusts; without, those of the system.
     pub ca: Option<PathBuf>,
+}
+
+/// What of history is removed; nothing where nothing is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// What was accepted longer ago.
+    pub age: Option<Duration>,
+    /// What is more than this of one room and class, the oldest.
+    pub messages: Option<u64>,
 }
 
 /// What history survives once a message is acked.
@@ -216,6 +227,7 @@ pub fn validate(
         store,
         history_sync: check.history_sync(raw.history.sync.as_deref()),
         history_chat: raw.history.chat.unwrap_or(true),
+        retention: check.retention(&raw.history),
         rooms: check.rooms(&raw.rooms),
         auth: check.auth(raw.auth),
         filter: check.filter(raw.filter),

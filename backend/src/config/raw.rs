@@ -99,7 +99,7 @@ impl std::fmt::Debug for RawRedis {
     }
 }
 
-/// `[history]`: what an ack promises, and whether chat is kept.
+/// `[history]`: what an ack promises, whether chat is kept, and how long all of it is.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawHistory {
@@ -107,6 +107,10 @@ pub struct RawHistory {
     pub sync: Option<String>,
     /// Whether chat is kept; signals and strokes always are.
     pub chat: Option<bool>,
+    /// Days after which what was said is removed; 0 for never.
+    pub keep_days: Option<i64>,
+    /// Messages of a room and class that are kept; 0 for all.
+    pub keep_messages: Option<i64>,
 }
 
 /// `[rooms]`: the policy of rooms.

@@ -35,7 +35,12 @@ fn every_problem_is_reported_at_once_with_its_key() {
             advertise: Some("nowhere".into()),
         },
         store: RawStore { engine: Some("memory".into()), ..RawStore::default() },
-        history: RawHistory { sync: Some("maybe".into()), chat: None },
+        history: RawHistory {
+            sync: Some("maybe".into()),
+            chat: None,
+            keep_days: Some(-1),
+            keep_messages: Some(-1),
+        },
         rooms: RawRooms {
             chat_per_second: Some(-1),
             chat_batch_ms: Some(0),
@@ -72,6 +77,8 @@ fn every_problem_is_reported_at_once_with_its_key() {
             "events.sink",
             "backend.advertise",
             "history.sync",
+            "history.keep_days",
+            "history.keep_messages",
             "rooms.chat_per_second",
             "rooms.chat_batch_ms",
             "rooms.max_members",

@@ -8,6 +8,7 @@ use edgeway_proto::{
 };
 
 use crate::{
+    access::{EVERYONE, TOPIC, check_topic},
     auth::{check_name, check_user},
     everywhere,
     roles::Role,
@@ -57,12 +58,31 @@ impl Target {
     /// What is wrong with the user's name, to follow "the name ...".
     pub fn inbox(user: &str, inbox: Inbox) -> Result<Self, &'static str> {
         check_user(user)?;
+        Ok(Self::of_peer(inbox, user))
+    }
+
+    /// A topic of Sessions of this type; of `Im` there are none, and nobody hears it.
+    ///
+    /// # Errors
+    /// What is wrong with its name, to follow "the name ...".
+    pub fn topic(topic: &str, inbox: Inbox) -> Result<Self, &'static str> {
+        check_topic(topic)?;
+        Ok(Self::of_peer(inbox, &format!("{TOPIC}{topic}")))
+    }
+
+    /// The topic of all who listen, of Sessions of this type.
+    #[must_use]
+    pub fn everyone(inbox: Inbox) -> Self {
+        Self::of_peer(inbox, EVERYONE)
+    }
+
+    fn of_peer(inbox: Inbox, name: &str) -> Self {
         let space = match inbox {
             Inbox::Push => "push",
             Inbox::ResearchPush => "research_push",
             Inbox::Im => "im",
         };
-        Ok(Self { role: Role::Peer, name: format!("{space}:{user}") })
+        Self { role: Role::Peer, name: format!("{space}:{name}") }
     }
 }
 

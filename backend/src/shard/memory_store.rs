@@ -156,6 +156,19 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(state) })
     }
 
+    fn len(&self, log: LogId) -> StoreFuture<'_, u64> {
+        let len = self.inner.lock().logs.get(&log).map_or(0, BTreeMap::len) as u64;
+        Box::pin(async move { Ok(len) })
+    }
+
+    fn groups_after(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<u64>> {
+        let mut groups: Vec<u64> = self.inner.lock().groups.values().copied().collect();
+        groups.retain(|group| *group > after);
+        groups.sort_unstable();
+        groups.truncate(limit);
+        Box::pin(async move { Ok(groups) })
+    }
+
     fn trim(&self, _log: LogId, _before: Seq) -> StoreFuture<'_, ()> {
         Box::pin(async { Ok(()) })
     }

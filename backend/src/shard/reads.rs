@@ -15,15 +15,15 @@ use super::{
 };
 use crate::{
     room::refused_push,
-    store::{LogId, LogPage, Store, StoreError},
+    store::{LogId, LogPage, Store, StoreError, place_before},
 };
 
 /// What is read.
 pub(super) enum Read {
     /// The state of a group.
     State(u64),
-    /// Of a log, behind a place, so many records.
-    Log(LogId, Seq, usize),
+    /// Of a log, behind a place, not before a time (0 for any), so many records.
+    Log { log: LogId, after: Seq, since_ms: u64, limit: usize },
 }
 
 impl Read {
@@ -32,7 +32,7 @@ impl Read {
         let after = history.after.map(Seq::from).unwrap_or_default();
         let most = u32::try_from(limits::PAGE_MESSAGES).unwrap_or(u32::MAX);
         let limit = usize::try_from(history.limit.clamp(1, most)).unwrap_or(1);
-        Self::Log(LogId { group, class }, after, limit)
+        Self::Log { log: LogId { group, class }, after, since_ms: history.since_ms, limit }
     }
 
     async fn answer(self, store: &dyn Store) -> Result<LogPage, StoreError> {
@@ -42,7 +42,10 @@ impl Read {
                 records.sort_by_key(|record| record.seq);
                 Ok(LogPage { records, ..LogPage::default() })
             }
-            Self::Log(log, after, limit) => {
+            Self::Log { log, mut after, since_ms, limit } => {
+                if since_ms > 0 {
+                    after = after.max(place_before(store, log, since_ms).await?);
+                }
                 store.read(log, after, limit, limits::PAGE_BYTES, wall_ms()).await
             }
         }

@@ -21,7 +21,9 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Rest, Seq, frame::Deliver};
 
 pub(crate) use self::{concurrent::*, logs::*, opening::*, random::*, rooms::*};
-use super::{Append, LogHead, LogId, LogPage, Opened, Origin, Record, Store, StoreError};
+use super::{
+    Append, LogHead, LogId, LogPage, Opened, Origin, Record, Store, StoreError, place_before,
+};
 
 /// Where a store is: it can be left and found again.
 pub(crate) struct Place {
@@ -65,12 +67,14 @@ macro_rules! promises {
             a_void_record_is_not_in_the_state
             only_signals_set_state
             what_was_appended_is_read_in_order
+            a_time_is_found_among_epochs_seals_and_holes
             a_log_that_never_was_is_empty
             everything_is_found_again_after_a_restart
             a_page_holds_at_most_the_records_and_bytes_asked_for
             void_records_and_seals_are_stepped_over
             the_last_entry_is_a_message_or_a_seal_and_outlives_a_trim
             trimmed_records_are_told_as_truncated
+            every_log_is_found_by_its_group_and_has_a_length
             a_trimmed_log_keeps_its_head_state_and_ids
             a_trim_of_thousands_removes_them_all
             an_older_entry_is_stale_also_after_a_restart

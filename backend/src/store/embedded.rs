@@ -346,6 +346,14 @@ impl Store for Embedded {
         Box::pin(self.look(move |tables| read::state(tables, group, now_ms)))
     }
 
+    fn len(&self, log: LogId) -> StoreFuture<'_, u64> {
+        Box::pin(self.look(move |tables| read::len(tables, log)))
+    }
+
+    fn groups_after(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<u64>> {
+        Box::pin(self.look(move |tables| read::groups_after(tables, after, limit)))
+    }
+
     fn trim(&self, log: LogId, before: Seq) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             // In parts, between which others append.

@@ -1,6 +1,7 @@
 //! Where rooms live when their owner does not: history, room state, group handles. One trait, and
 //! a conformance suite that every implementation passes.
 
+mod by_time;
 mod codec;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 use futures_util::future::try_join_all;
 
+pub(crate) use self::by_time::place_before;
 pub use self::redis::{NotOpened, Redis, RedisDirectory, RedisOptions, RedisServer, RedisUrl};
 pub(crate) use self::redis::{RedisCalls, RegistryCall, read_ca};
 pub use embedded::{Durability, Embedded, EmbeddedOptions};
@@ -194,6 +196,13 @@ pub trait Store: Send + Sync + 'static {
     /// The room's state: the latest record of each key, by byte order of the keys, void ones left
     /// out.
     fn state(&self, group: u64, now_ms: u64) -> StoreFuture<'_, Vec<Record>>;
+
+    /// How many entries a log has, seals included; for a moment also some that are trimmed already.
+    fn len(&self, log: LogId) -> StoreFuture<'_, u64>;
+
+    /// Groups that may have logs, those with handles above `after` in the order of handles, `limit` of them. None
+    /// where there are no more.
+    fn groups_after(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<u64>>;
 
     /// Removes records of a log before a position. What was removed is remembered as truncated; the
     /// head, the last message ids and the room state stay.

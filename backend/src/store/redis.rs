@@ -245,6 +245,18 @@ impl Store for Redis {
         Box::pin(self.look(read::last(&self.shared, log)))
     }
 
+    fn len(&self, log: LogId) -> StoreFuture<'_, u64> {
+        Box::pin(self.look(read::len(&self.shared, log)))
+    }
+
+    fn groups_after(&self, after: u64, limit: usize) -> StoreFuture<'_, Vec<u64>> {
+        Box::pin(self.look(async move {
+            // Handles are numbers in a row, of which a few were drawn in vain.
+            let last = groups::drawn(&self.shared).await?;
+            Ok((after.saturating_add(1)..=last).take(limit).collect())
+        }))
+    }
+
     fn trim(&self, log: LogId, before: Seq) -> StoreFuture<'_, ()> {
         Box::pin(trim::trim(&self.shared, log, before))
     }

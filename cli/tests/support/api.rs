@@ -18,6 +18,8 @@ pub struct Answer {
     pub head: String,
     /// Null where there is none, or it is no JSON.
     pub body: Value,
+    /// The same as it came.
+    pub text: String,
 }
 
 impl Answer {
@@ -100,5 +102,6 @@ pub fn call(addr: &str, method: &str, path: &str, headers: &[(&str, &str)], body
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let (first, rest) = head.split_once("\r\n").unwrap_or((head, ""));
     let head = format!("{first}\n{}", rest.replace("\r\n", "\n")).to_lowercase();
-    Answer { status, head, body: serde_json::from_str(body).unwrap_or_default() }
+    let (body, text) = (serde_json::from_str(body).unwrap_or_default(), body.to_owned());
+    Answer { status, head, body, text }
 }

@@ -26,6 +26,66 @@ pub(crate) async fn what_was_appended_is_read_in_order(place: &Place) {
     assert_eq!(beyond, LogPage { upto: Seq::new(11, 3), ..LogPage::default() });
 }
 
+pub(crate) async fn a_time_is_found_among_epochs_seals_and_holes(place: &Place) {
+    let store = place.open().await;
+    let log = new_log(&*store, Class::Signal).await;
+    assert_eq!(place_before(&*store, log, 5).await.unwrap(), Seq::ZERO);
+    let places = [(2, 1), (2, 2), (2, 3), (5, 1), (5, 40), (9, 1), (9, 2)];
+    let mut appends = Vec::new();
+    for (n, (epoch, counter)) in (1..).zip(places) {
+        if counter == 1 {
+            appends.push(seal(log, epoch));
+        }
+        let mut append = message(log, Seq::new(epoch, counter));
+        // Two of each time; void ones count.
+        append.record.time_ms = 10 * (n / 2);
+        appends.push(if n == 4 { expiring(append, 1) } else { append });
+    }
+    appends.push(seal(log, 10));
+    store.append(appends.clone()).await.unwrap();
+    for since in 0..50 {
+        let messages = appends.iter().filter(|append| append.record.seq.counter > 0);
+        let expected = messages.map(|a| &a.record).find(|record| record.time_ms >= since);
+        let before = place_before(&*store, log, since).await.unwrap();
+        let page = store.read(log, before, 1, 1, 0).await.unwrap();
+        assert_eq!(page.records.first(), expected, "{since}, behind {before}");
+    }
+    // Of what is trimmed away nothing is found.
+    store.trim(log, Seq::new(5, 1)).await.unwrap();
+    for (since, first) in [(0, (5, 1)), (15, (5, 1)), (25, (9, 1))] {
+        let before = place_before(&*store, log, since).await.unwrap();
+        let page = store.read(log, before, 1, 1, 0).await.unwrap();
+        assert_eq!(page.records[0].seq, Seq::new(first.0, first.1), "{since}");
+    }
+}
+
+pub(crate) async fn every_log_is_found_by_its_group_and_has_a_length(place: &Place) {
+    let store = place.open().await;
+    let mut logs = Vec::new();
+    for n in 1..=5 {
+        let log = new_log(&*store, Class::Chat).await;
+        store.append((1..=n).map(|n| message(log, Seq::new(1, n))).collect()).await.unwrap();
+        logs.push(log);
+    }
+    // Others use the store too; there may be groups without logs.
+    let (mut after, mut found) = (logs[0].group - 1, Vec::new());
+    while let Some(last) = {
+        let page = store.groups_after(after, 2).await.unwrap();
+        assert!(page.len() <= 2 && page.is_sorted() && page.iter().all(|group| *group > after));
+        found.extend(&page);
+        page.last().copied()
+    } {
+        after = last;
+    }
+    assert!(logs.iter().all(|log| found.contains(&log.group)), "{logs:?} {found:?}");
+    for (log, n) in logs.iter().zip(1..) {
+        assert_eq!(store.len(*log).await.unwrap(), n);
+        assert_eq!(store.len(LogId { class: Class::Signal, ..*log }).await.unwrap(), 0);
+    }
+    store.trim(logs[4], Seq::new(1, 4)).await.unwrap();
+    assert_eq!(store.len(logs[4]).await.unwrap(), 2);
+}
+
 pub(crate) async fn a_log_that_never_was_is_empty(place: &Place) {
     let store = place.open().await;
     let log = new_log(&*store, Class::Binary).await;

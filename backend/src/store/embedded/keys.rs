@@ -47,6 +47,18 @@ pub(super) fn entry(id: LogId, seq: Seq) -> EntryKey {
     key
 }
 
+/// Before all entries of a group.
+pub(super) fn from_group(group: u64) -> EntryKey {
+    let mut key = [0; 25];
+    key[..8].copy_from_slice(&group.to_be_bytes());
+    key
+}
+
+/// The group that an entry's key names; `None` where it is no such key.
+pub(super) fn group(entry: &[u8]) -> Option<u64> {
+    entry.first_chunk().copied().map(u64::from_be_bytes)
+}
+
 /// The place that an entry's key names; `None` where it is no such key.
 pub(super) fn seq(entry: &[u8]) -> Option<Seq> {
     let (epoch, counter) = entry.get(9..)?.split_at_checked(8)?;

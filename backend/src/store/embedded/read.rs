@@ -126,6 +126,41 @@ pub(super) fn state(tables: &Tables, group: u64, now_ms: u64) -> Result<Vec<Reco
     Ok(records)
 }
 
+/// How many entries a log has.
+pub(super) fn len(tables: &Tables, log: LogId) -> Result<u64, StoreError> {
+    let at = tables.db.snapshot();
+    let tail = tables.tail(&at, log)?;
+    let mut len = 0;
+    for guard in at.range(&tables.entries, keys::from(log, Bound::Included(tail.trimmed))) {
+        guard.key().map_err(storing)?;
+        len += 1;
+    }
+    Ok(len)
+}
+
+/// Groups behind one that have entries: from each the way to the next is one look.
+pub(super) fn groups_after(
+    tables: &Tables,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<u64>, StoreError> {
+    let at = tables.db.snapshot();
+    let (mut groups, mut last) = (Vec::new(), after);
+    while groups.len() < limit
+        && let Some(next) = last.checked_add(1)
+        && let Some(guard) = at.range(&tables.entries, keys::from_group(next)..).next()
+    {
+        let key = guard.key().map_err(storing)?;
+        let Some(group) = keys::group(&key) else {
+            let log = LogId { group: next, class: edgeway_proto::Class::Signal };
+            return Err(corrupt("a key", log, Seq::ZERO));
+        };
+        groups.push(group);
+        last = group;
+    }
+    Ok(groups)
+}
+
 /// The place of an entry.
 pub(super) fn place(guard: Guard, log: LogId) -> Result<Seq, StoreError> {
     let key = guard.key().map_err(storing)?;

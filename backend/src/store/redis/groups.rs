@@ -44,6 +44,15 @@ async fn draw(shared: &Shared, count: u64) -> Result<u64, StoreError> {
     first.ok_or_else(|| unreadable("a number of groups", &groups))
 }
 
+/// The last number that was drawn; 0 where none was.
+pub(super) async fn drawn(shared: &Shared) -> Result<u64, StoreError> {
+    let groups = shared.keys.groups();
+    match get(&shared.state, &groups).await.map_err(|e| failed(&e, &groups))? {
+        Value::Nil => Ok(0),
+        value => values::number(&value).ok_or_else(|| unreadable("a number of groups", &groups)),
+    }
+}
+
 /// Gives a room the handle that was drawn for it, unless it has one meanwhile; the one it has.
 async fn make(link: &Link, key: &str, drawn: u64) -> Result<u64, StoreError> {
     let (mut set, mut get) = (cmd("SET"), cmd("GET"));

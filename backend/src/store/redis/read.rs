@@ -152,6 +152,15 @@ pub(super) async fn last(shared: &Shared, log: LogId) -> Result<Seq, StoreError>
     values::places(answer).map(|[last]| last).ok_or_else(|| unreadable("the end of a log", &key))
 }
 
+/// How many entries a log has.
+pub(super) async fn len(shared: &Shared, log: LogId) -> Result<u64, StoreError> {
+    let stream = shared.keys.log(log);
+    let mut len = cmd("XLEN");
+    len.arg(&stream);
+    let answer = shared.history.command(&len).await.map_err(|e| failed(&e, &stream))?;
+    values::number(&answer).ok_or_else(|| unreadable("a number of entries", &stream))
+}
+
 /// The last entry of a log, and the last message id of a device.
 pub(super) async fn last_of(
     shared: &Shared,
