@@ -32,8 +32,8 @@ const FAMILY_HEAD_START: Duration = Duration::from_millis(250);
 /// of it.
 const QUIC_ALONE: Duration = Duration::from_secs(3);
 
-/// A handshake over QUIC without an end after so long has lost several flights, and each next one waits
-/// twice as long: another begins beside it. At 20% loss one in 300 did not end within 10 s.
+/// A handshake over QUIC without an end after so long has most likely lost several flights, and each next one
+/// waits twice as long: another begins beside it.
 const QUIC_AGAIN: Duration = Duration::from_secs(3);
 
 /// A network may let the handshake and the first words over QUIC pass, and nothing after them. A login
