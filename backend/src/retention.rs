@@ -56,9 +56,17 @@ async fn sweep(store: &dyn Store, keep: Retention, pause: Duration) -> Result<u6
         let Some(last) = groups.last().copied() else { return Ok(trimmed) };
         for group in groups {
             for class in Class::ALL {
-                if trim(store, LogId { group, class }, keep, wall_ms()).await? {
-                    metrics::counter!("edgeway_backend_history_trimmed_total").increment(1);
-                    trimmed += 1;
+                match trim(store, LogId { group, class }, keep, wall_ms()).await {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        metrics::counter!("edgeway_backend_history_trimmed_total").increment(1);
+                        trimmed += 1;
+                    }
+                    Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                    // One log that cannot be read must not keep all behind it from being trimmed.
+                    Err(error) => {
+                        tracing::warn!(%error, group, %class, "this history is not trimmed")
+                    }
                 }
             }
             sleep(pause).await;
