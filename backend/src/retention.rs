@@ -118,8 +118,13 @@ mod tests {
 
     use bytes::Bytes;
 
+    use std::sync::atomic::Ordering;
+
     use super::*;
-    use crate::store::{Append, Embedded, EmbeddedOptions, Origin, Record};
+    use crate::{
+        shard::memory_store::MemoryStore,
+        store::{Append, Embedded, EmbeddedOptions, Origin, Record},
+    };
 
     const DAY: Duration = Duration::from_hours(24);
 
@@ -191,5 +196,27 @@ mod tests {
         assert_eq!(first(&store, log).await, None);
         assert_eq!(store.last(log).await.unwrap(), Seq::new(1, 500));
         assert_eq!(store.len(log).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_read_keeps_no_other_from_being_trimmed() {
+        let store = MemoryStore::default();
+        let mut logs = Vec::new();
+        for room in ["a", "b", "c"] {
+            let group = store.group(room, true).await.unwrap().unwrap();
+            logs.push(LogId { group, class: Class::Signal });
+            fill(&store, logs[logs.len() - 1], 100, wall_ms()).await;
+        }
+        let keep = Retention { age: Some(DAY + DAY / 48), messages: None };
+        *store.bad_log.lock() = Some(logs[1]);
+        assert_eq!(sweep(&store, keep, Duration::ZERO).await.unwrap(), 2);
+        *store.bad_log.lock() = None;
+        for (log, expected) in [(logs[0], 76), (logs[1], 1), (logs[2], 76)] {
+            assert_eq!(first(&store, log).await, Some(expected), "{log:?}");
+        }
+        // A store that is away ends the sweep: the next one begins anew.
+        store.down.store(true, Ordering::SeqCst);
+        let swept = sweep(&store, keep, Duration::ZERO).await;
+        assert!(matches!(swept, Err(StoreError::Unavailable(_))), "{swept:?}");
     }
 }

@@ -3,20 +3,26 @@
 
 mod common;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use common::{Running, raw};
+use edgeway_certs::{DevCa, Usage};
 use edgeway_proto::{
     CloseCode,
     auth::{Accepted, LoginRequest, auth_client::AuthClient, login_response::Result as Verdict},
 };
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// Answers by the user's name. Gives its address, and how many ask at a time at most.
 async fn endpoint() -> (String, Arc<AtomicUsize>) {
@@ -30,37 +36,73 @@ async fn endpoint() -> (String, Arc<AtomicUsize>) {
             let (now, most) = (Arc::clone(&now), Arc::clone(&most));
             tokio::spawn(async move {
                 most.fetch_max(now.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
-                let mut request = Vec::new();
-                let answer = loop {
-                    let mut bytes = [0; 4096];
-                    let n = stream.read(&mut bytes).await.unwrap_or(0);
-                    request.extend_from_slice(&bytes[..n]);
-                    let text = String::from_utf8_lossy(&request).into_owned();
-                    if let Some((head, body)) = text.split_once("\r\n\r\n")
-                        && body.ends_with('}')
-                    {
-                        assert!(head.starts_with("POST /login?tenant=a HTTP/1.1"), "{head}");
-                        assert!(head.to_lowercase().contains("authorization: bearer us"), "{head}");
-                        break answer(body);
-                    }
-                    if n == 0 {
-                        break None;
-                    }
-                };
-                match answer {
-                    Some((status, body)) => {
-                        let len = body.len();
-                        let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {len}\r\n\r\n");
-                        let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
-                    }
-                    // Silence, until the other end has enough.
-                    None => while stream.read(&mut [0; 64]).await.unwrap_or(0) > 0 {},
-                }
+                converse(&mut stream).await;
                 now.fetch_sub(1, Ordering::AcqRel);
             });
         }
     });
     (addr, most_seen)
+}
+
+/// The same over TLS, with a certificate for `name` of a new authority: its port, and the authority's certificate in `dir`.
+async fn secure_endpoint(dir: &Path, name: &str) -> (u16, String) {
+    let ca = DevCa::open(dir).unwrap();
+    let issued = ca.issue(name, Usage::Server).unwrap();
+    let certificate = CertificateDer::from_pem_slice(issued.cert_pem.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // Whoever does not trust it goes.
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    converse(&mut stream).await;
+                }
+            });
+        }
+    });
+    (port, ca.path().display().to_string())
+}
+
+/// Reads one question and answers it.
+async fn converse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let mut request = Vec::new();
+    let answer = loop {
+        let mut bytes = [0; 4096];
+        let n = stream.read(&mut bytes).await.unwrap_or(0);
+        request.extend_from_slice(&bytes[..n]);
+        let text = String::from_utf8_lossy(&request).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && body.ends_with('}')
+        {
+            assert!(head.starts_with("POST /login?tenant=a HTTP/1.1"), "{head}");
+            assert!(head.to_lowercase().contains("authorization: bearer us"), "{head}");
+            break answer(body);
+        }
+        if n == 0 {
+            break None;
+        }
+    };
+    match answer {
+        Some((status, body)) => {
+            let len = body.len();
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {len}\r\n\r\n");
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+        }
+        // Silence, until the other end has enough.
+        None => while stream.read(&mut [0; 64]).await.unwrap_or(0) > 0 {},
+    }
 }
 
 fn answer(body: &str) -> Option<(u16, String)> {
@@ -107,13 +149,23 @@ async fn login(
 }
 
 async fn start(
-    dir: &std::path::Path,
+    dir: &Path,
     url: String,
+    timeout_ms: i64,
+) -> (Running, AuthClient<tonic::transport::Channel>) {
+    start_trusting(dir, url, None, timeout_ms).await
+}
+
+async fn start_trusting(
+    dir: &Path,
+    url: String,
+    ca: Option<String>,
     timeout_ms: i64,
 ) -> (Running, AuthClient<tonic::transport::Channel>) {
     let mut raw = raw(dir);
     raw.auth.mode = Some("callback".into());
     raw.auth.callback.url = Some(url);
+    raw.auth.callback.ca = ca;
     raw.auth.callback.authorization = Some("Bearer us".into());
     raw.auth.callback.timeout_ms = Some(timeout_ms);
     raw.auth.callback.at_a_time = Some(4);
@@ -173,4 +225,35 @@ async fn an_endpoint_that_hangs_costs_its_time_out_and_no_more_than_its_places()
     let (code, _) = login(&mut client, "ada").await.unwrap_err();
     assert_eq!(code, CloseCode::AuthUnavailable);
     backend.stop().await;
+}
+
+#[tokio::test]
+async fn over_https_only_whom_the_certificate_and_the_authority_name_is_believed() {
+    let certs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (port, ca) = secure_endpoint(certs[0].path(), "localhost").await;
+    let (impostor, _) = secure_endpoint(certs[0].path(), "elsewhere.example").await;
+    let (stranger, other_ca) = secure_endpoint(certs[1].path(), "localhost").await;
+    let (plain, _) = endpoint().await;
+    let plain = plain.rsplit(':').next().unwrap().parse().unwrap();
+    for (port, ca, believed) in [
+        (port, &ca, true),
+        (port, &other_ca, false),
+        (impostor, &ca, false),
+        (stranger, &ca, false),
+        (stranger, &other_ca, true),
+        (plain, &ca, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("https://localhost:{port}/login?tenant=a");
+        let (backend, mut client) = start_trusting(dir.path(), url, Some(ca.clone()), 8_000).await;
+        match login(&mut client, "ada").await {
+            Ok(accepted) => assert!(believed && accepted.user == "Ada", "{port} {ca}"),
+            Err((code, reason)) => {
+                assert!(!believed, "{port} {ca}: {reason}");
+                assert_eq!(code, CloseCode::AuthUnavailable, "{reason}");
+                assert!(reason.starts_with("callback_failed: "), "{reason}");
+            }
+        }
+        backend.stop().await;
+    }
 }

@@ -11,21 +11,23 @@ use parking_lot::Mutex;
 use crate::store::{Append, LogHead, LogId, LogPage, Record, Store, StoreError, StoreFuture};
 
 #[derive(Default)]
-pub(super) struct MemoryStore {
-    pub(super) inner: Mutex<Tables>,
+pub(crate) struct MemoryStore {
+    pub(crate) inner: Mutex<Tables>,
     /// Everything fails while it is set.
-    pub(super) down: AtomicBool,
+    pub(crate) down: AtomicBool,
     /// The next append is stored, and says that it was not.
     pub(super) lie: AtomicBool,
     pub(super) appends: AtomicUsize,
     /// Of this room there is no handle that can be read.
     pub(super) bad_name: Mutex<Option<String>>,
+    /// Of this log nothing can be read.
+    pub(crate) bad_log: Mutex<Option<LogId>>,
     /// What another owner stores just before the next append.
     pub(super) late: Mutex<Vec<Append>>,
 }
 
 #[derive(Default)]
-pub(super) struct Tables {
+pub(crate) struct Tables {
     pub(super) groups: HashMap<String, u64>,
     pub(super) logs: HashMap<LogId, BTreeMap<Seq, Record>>,
     state: HashMap<(u64, String), Record>,
@@ -112,6 +114,10 @@ impl Store for MemoryStore {
     ) -> StoreFuture<'_, LogPage> {
         Box::pin(async move {
             self.up()?;
+            if *self.bad_log.lock() == Some(log) {
+                let (what, place) = ("an entry that cannot be read".to_owned(), format!("{log:?}"));
+                return Err(StoreError::Corrupt { what, place });
+            }
             let mut records = self.messages(log);
             records.retain(|record| record.seq > after);
             let more = records.len() > limit;
@@ -169,7 +175,10 @@ impl Store for MemoryStore {
         Box::pin(async move { Ok(groups) })
     }
 
-    fn trim(&self, _log: LogId, _before: Seq) -> StoreFuture<'_, ()> {
+    fn trim(&self, log: LogId, before: Seq) -> StoreFuture<'_, ()> {
+        if let Some(entries) = self.inner.lock().logs.get_mut(&log) {
+            *entries = entries.split_off(&before);
+        }
         Box::pin(async { Ok(()) })
     }
 }

@@ -25,7 +25,7 @@ mod strokes;
 mod task;
 
 #[cfg(test)]
-mod memory_store;
+pub(crate) mod memory_store;
 #[cfg(test)]
 mod tests;
 
