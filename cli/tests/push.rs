@@ -39,10 +39,20 @@ fn with_system(dir: &Path, config: &str) -> (Up, System) {
 }
 
 async fn connect(up: &Up, transport: TransportChoice, user: &str) -> (Client, Events) {
+    on_device(up, transport, user, "").await
+}
+
+async fn on_device(
+    up: &Up,
+    transport: TransportChoice,
+    user: &str,
+    device: &str,
+) -> (Client, Events) {
     let server = if transport == TransportChoice::Quic { &up.quic } else { &up.tcp };
     let mut config = ClientConfig::new(server, Login::Development { user: user.to_owned() });
     config.trust = Trust::Ca(std::fs::read(&up.ca).unwrap());
     config.transport = transport;
+    config.device = device.to_owned();
     within(Client::connect(config)).await.unwrap()
 }
 
@@ -374,6 +384,57 @@ async fn topics_reach_who_listens_now_and_who_comes_back_and_take_nothing_from_c
     assert_eq!(im.status, 400, "{im:?}");
     let long = format!("/v1/topics/{}/messages", "x".repeat(123));
     assert_eq!(system.post(&long, &all).status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_device_goes_on_where_it_has_got_to_in_its_inbox_and_in_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, system) = with_system(dir.path(), "");
+    let send = |to: &str, text: &str| {
+        let body = json!({ "text": text, "inbox": "research_push" });
+        assert_eq!(system.post(&format!("/v1/{to}/messages"), &body).status, 200);
+    };
+    // Kept for one who was never there.
+    send("users/ada", "one");
+    send("users/ada", "two");
+    send("users/ada", "three");
+    {
+        let (phone, mut hears) = on_device(&up, TransportChoice::Quic, "ada", "phone").await;
+        let inbox = within(phone.inbox_from_cursor("research_push")).await.unwrap();
+        assert_eq!(inbox.cursor("@me"), None);
+        within(inbox.topic("news")).await.unwrap();
+        send("topics/news", "first");
+        let mut got = Vec::new();
+        for _ in 0..4 {
+            got.push(message(&mut hears).await);
+        }
+        got.sort_by_key(|message| message.room.clone());
+        assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["one", "two", "three", "first"]);
+        // It got three, and dealt with two.
+        within(inbox.acknowledge(&got[1])).await.unwrap();
+        within(inbox.acknowledge(&got[3])).await.unwrap();
+        assert_eq!(inbox.cursor("@me"), Some(got[1].seq));
+        within(phone.close()).await;
+    }
+    send("users/ada", "four");
+    send("topics/news", "second");
+    {
+        let (tablet, mut hears) = on_device(&up, TransportChoice::Tcp, "ada", "tablet").await;
+        within(tablet.inbox_from_cursor("research_push")).await.unwrap();
+        for expected in ["one", "two", "three", "four"] {
+            assert_eq!(text(&message(&mut hears).await), expected);
+        }
+    }
+    let (phone, mut hears) = on_device(&up, TransportChoice::Tcp, "ada", "phone").await;
+    let inbox = within(phone.inbox_from_cursor("research_push")).await.unwrap();
+    for expected in ["three", "four"] {
+        assert_eq!(text(&message(&mut hears).await), expected);
+    }
+    within(inbox.topic("news")).await.unwrap();
+    assert_eq!(text(&message(&mut hears).await), "second");
+    // An inbox of another type has cursors of its own.
+    let other = within(phone.inbox_from_cursor("push")).await.unwrap();
+    assert_eq!(other.cursor("@me"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

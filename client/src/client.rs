@@ -20,6 +20,7 @@ use crate::{
     core::{Answer, Core, CoreConfig, Reads},
     dispatch::connect_somewhere,
     greet::Flight,
+    session::Begin,
     shared::Shared,
     supervise::Supervisor,
 };
@@ -28,7 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) shared: Arc<Shared>,
-    device: String,
+    pub(crate) device: String,
     pings: AtomicU64,
 }
 
@@ -188,16 +189,26 @@ impl Client {
     /// # Errors
     /// As [`join`](Self::join); and where the server has no such Session type.
     pub async fn inbox(&self, kind: &str) -> Result<Inbox, RequestError> {
-        self.open_inbox(kind, None).await
+        self.open_inbox(kind, Begin::Live).await
     }
 
     /// The same; what has come after `after`, while nobody was there, is delivered first: all that is kept where it is
-    /// [`Seq::ZERO`]. An app keeps the place of the last message that it has dealt with, each device its own.
+    /// [`Seq::ZERO`]. For apps that keep the place of the last message that they have dealt with.
     ///
     /// # Errors
     /// As [`inbox`](Self::inbox).
     pub async fn inbox_from(&self, kind: &str, after: Seq) -> Result<Inbox, RequestError> {
-        self.open_inbox(kind, Some(after)).await
+        self.open_inbox(kind, Begin::After(after)).await
+    }
+
+    /// The same, from where this device has got to, by what it [acknowledged](Inbox::acknowledge); all that is kept
+    /// where it never did. For this the device needs a name that stays:
+    /// [`ClientConfig::device`](crate::ClientConfig::device).
+    ///
+    /// # Errors
+    /// As [`inbox`](Self::inbox).
+    pub async fn inbox_from_cursor(&self, kind: &str) -> Result<Inbox, RequestError> {
+        self.open_inbox(kind, Begin::Cursor).await
     }
 
     /// Listens to a topic of a Session type, `push` or `research_push`. What comes from now on is delivered, as
@@ -235,9 +246,9 @@ impl Client {
         Room::join(&self.guard, open.await?, name, options).await
     }
 
-    async fn open_inbox(&self, kind: &str, after: Option<Seq>) -> Result<Inbox, RequestError> {
+    async fn open_inbox(&self, kind: &str, begin: Begin) -> Result<Inbox, RequestError> {
         let open = self.guard.ask(|core, answer| core.open(kind, &[], Reads::Client, answer));
-        Inbox::join(&self.guard, open.await?, after).await
+        Inbox::join(&self.guard, open.await?, begin).await
     }
 
     /// Opens a Session of any type whose backend knows rooms as the chat Session does: they are joined,

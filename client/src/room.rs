@@ -10,7 +10,7 @@ use crate::{
     Ack, HistoryPage, JoinOptions, MembersPage, Message, Outgoing, RequestError, SendError,
     SessionId,
     client::Guard,
-    core::{Draft, RoomId},
+    core::{Answer, Core, Draft, RoomId},
 };
 
 /// A room that was joined. Cheap to clone; dropping it does not leave the room.
@@ -34,7 +34,18 @@ impl Room {
         name: &str,
         options: JoinOptions,
     ) -> Result<Self, RequestError> {
-        let id = guard.ask(|core, answer| core.join(session, name, &options, answer)).await?;
+        let ask = |core: &mut Core, answer| core.join(session, name, &options, answer);
+        Self::join_by(guard, session, name, ask).await
+    }
+
+    /// The same, by what is done with the core.
+    pub(crate) async fn join_by(
+        guard: &Arc<Guard>,
+        session: SessionId,
+        name: &str,
+        ask: impl FnOnce(&mut Core, Answer<RoomId>),
+    ) -> Result<Self, RequestError> {
+        let id = guard.ask(ask).await?;
         Ok(Self { guard: Arc::clone(guard), session, name: name.into(), id })
     }
 
@@ -121,6 +132,31 @@ impl Room {
         let draft = Draft::new(message)?;
         let permit = self.try_permit(&draft)?;
         self.guard.shared.with(|core| core.send(self.id, draft, permit, None))
+    }
+
+    /// Of one's own inbox: moves this device's cursor in a room.
+    pub(crate) async fn move_cursor(&self, room: &str, place: Seq) -> Result<Ack, SendError> {
+        let (waiter, waiting) = oneshot::channel();
+        // Drawn up and queued in one go: of two at a time the later one says what both do.
+        self.guard.shared.with(|core| {
+            let mut messages = core.move_cursor(self.id, room, place);
+            let last = messages.pop().ok_or(SendError::NotJoined)?;
+            let mut queue = |message, waiter| {
+                let draft = Draft::new(message)?;
+                let permit = self.try_permit(&draft)?;
+                core.send(self.id, draft, permit, waiter)
+            };
+            for message in messages {
+                queue(message, None)?;
+            }
+            queue(last, Some(waiter))
+        })?;
+        waiting.await.unwrap_or(Err(SendError::Closed))
+    }
+
+    /// Of one's own inbox: where this device has got to in a room.
+    pub(crate) fn cursor(&self, room: &str) -> Option<Seq> {
+        self.guard.shared.with(|core| core.cursor(self.id, room))
     }
 
     /// The message's part of the bound on what is unacknowledged. Chat has a bound of its own.

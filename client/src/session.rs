@@ -6,7 +6,10 @@ use bytes::Bytes;
 use edgeway_proto::{Class, Seq};
 use parking_lot::Mutex;
 
-use crate::{Ack, JoinOptions, RawFrame, RequestError, Room, SendError, SessionId, client::Guard};
+use crate::{
+    Ack, JoinOptions, Message, RawFrame, RequestError, Room, SendError, SessionId, client::Guard,
+    core::Core,
+};
 
 /// The name of one's own inbox.
 const OWN: &str = "@me";
@@ -16,6 +19,17 @@ const OTHERS_MAX: usize = 64;
 
 /// The key of the signal that says what was read.
 const READ_KEY: &str = "read";
+
+/// With what an inbox begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// What comes from now on.
+    Live,
+    /// What has come after this place.
+    After(Seq),
+    /// What this device has not acknowledged.
+    Cursor,
+}
 
 /// One's own inbox, and the way to those of others. What arrives in it comes as
 /// [`Event::Message`](crate::Event::Message) of the room `@me`.
@@ -32,11 +46,21 @@ impl Inbox {
     pub(crate) async fn join(
         guard: &Arc<Guard>,
         session: SessionId,
-        after: Option<Seq>,
+        begin: Begin,
     ) -> Result<Self, RequestError> {
+        let after = match begin {
+            Begin::Live => None,
+            Begin::After(after) => Some(after),
+            // Where this device has no cursor yet, with all that is kept.
+            Begin::Cursor => Some(Seq::ZERO),
+        };
         let positions = after.into_iter().map(|after| (Class::Signal, after)).collect();
         let options = JoinOptions { positions, send_only: false };
-        let own = Room::join(guard, session, OWN, options).await?;
+        let ask = |core: &mut Core, answer| {
+            core.join(session, OWN, &options, answer);
+            core.keep_cursor(session, OWN, &guard.device, begin == Begin::Cursor);
+        };
+        let own = Room::join_by(guard, session, OWN, ask).await?;
         Ok(Self { guard: Arc::clone(guard), session, own, others: Arc::default() })
     }
 
@@ -104,6 +128,50 @@ impl Inbox {
             oldest.leave_quietly();
         }
         Ok(room)
+    }
+
+    /// This device has dealt with everything up to this message of the inbox, or of a topic of its Session. It is kept
+    /// in the inbox, under the device's name, so it outlives the app:
+    /// [`Client::inbox_from_cursor`](crate::Client::inbox_from_cursor) and [`topic`](Self::topic) go on behind it. It
+    /// never goes back. For many messages that were dealt with together once is enough, for the last of them.
+    ///
+    /// The cursors of 32 devices are kept, those that were moved last, and of each 16 rooms.
+    ///
+    /// # Errors
+    /// As [`Room::send_nowait`], and [`SendError::TooLarge`] where the device's name has more than 121 bytes.
+    pub async fn acknowledge(&self, message: &Message) -> Result<Ack, SendError> {
+        self.own.move_cursor(&message.room, message.seq).await
+    }
+
+    /// Where this device has got to, by what it acknowledged, in the inbox (`@me`), a topic (`topic/NAME`) or
+    /// `@everyone`.
+    #[must_use]
+    pub fn cursor(&self, room: &str) -> Option<Seq> {
+        self.own.cursor(room)
+    }
+
+    /// Listens to a topic on the inbox's Session, as [`Client::topic`](crate::Client::topic): what has come since this
+    /// device [acknowledged](Self::acknowledge) is delivered first. Where it never did, it begins with what comes from
+    /// now on.
+    ///
+    /// # Errors
+    /// As [`Client::topic`](crate::Client::topic).
+    pub async fn topic(&self, topic: &str) -> Result<Room, RequestError> {
+        self.listen(&format!("topic/{topic}")).await
+    }
+
+    /// Listens to what is sent to everyone, as [`topic`](Self::topic) does.
+    ///
+    /// # Errors
+    /// As [`Client::topic`](crate::Client::topic).
+    pub async fn everyone(&self) -> Result<Room, RequestError> {
+        self.listen("@everyone").await
+    }
+
+    async fn listen(&self, name: &str) -> Result<Room, RequestError> {
+        let positions = self.cursor(name).map(|after| (Class::Signal, after)).into_iter().collect();
+        let options = JoinOptions { positions, send_only: false };
+        Room::join(&self.guard, self.session, name, options).await
     }
 
     /// Tells the user's other devices that everything up to `upto` was read.

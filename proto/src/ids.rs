@@ -1,6 +1,6 @@
 //! Classes, lanes and positions: the small types that every layer speaks in.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -152,6 +152,25 @@ impl fmt::Display for Seq {
     }
 }
 
+/// A text that is no position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no place; write epoch-counter, such as 1-17")]
+pub struct NoSeq;
+
+/// As [`Display`](fmt::Display) writes it: digits, at most 18 each, which are numbers of the wire.
+impl FromStr for Seq {
+    type Err = NoSeq;
+
+    fn from_str(text: &str) -> Result<Self, NoSeq> {
+        let number = |digits: &str| {
+            let plain = digits.len() <= 18 && digits.bytes().all(|b| b.is_ascii_digit());
+            if plain { digits.parse().map_err(|_| NoSeq) } else { Err(NoSeq) }
+        };
+        let (epoch, counter) = text.split_once('-').ok_or(NoSeq)?;
+        Ok(Self { epoch: number(epoch)?, counter: number(counter)? })
+    }
+}
+
 impl Field for Seq {
     fn put(&self, out: &mut BytesMut) {
         self.epoch.put(out);
@@ -193,5 +212,22 @@ impl Field for AckStatus {
             4 => Self::Refused,
             _ => return Err(FieldError::Invalid("ack status must be 0 to 4")),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_is_written_and_nothing_else_is() {
+        for seq in [Seq::ZERO, Seq::new(1, 17), Seq::new(999_999_999_999_999_999, 3)] {
+            assert_eq!(seq.to_string().parse(), Ok(seq));
+        }
+        for text in
+            ["", "-", "1", "1-", "-1", "1-2-3", "+1-2", "1- 2", "a-1", "1234567890123456789-1"]
+        {
+            assert_eq!(text.parse::<Seq>(), Err(NoSeq), "{text}");
+        }
     }
 }

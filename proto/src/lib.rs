@@ -14,7 +14,7 @@ mod wire;
 
 pub use close::{CloseCode, ErrorCode, Return};
 pub use frame::{ALPN, Frame, FrameBuffer, RawFrame, VERSION};
-pub use ids::{AckStatus, Class, Lane, Seq};
+pub use ids::{AckStatus, Class, Lane, NoSeq, Seq};
 pub use wire::{DecodeError, Rest, Text};
 
 #[allow(missing_docs, clippy::all, clippy::pedantic)] // generated

@@ -1,6 +1,6 @@
 //! All of a room's history as JSON Lines, in the order of time: read page by page while it is sent.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,9 +11,12 @@ use axum::{
 use bytes::Bytes;
 use edgeway_backend::push::{PushError, Target, WeakPusher};
 use edgeway_proto::{Class as WireClass, Seq, frame::Deliver};
-use futures_util::stream::try_unfold;
+use futures_util::stream::{Stream, try_unfold};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{self, error::SendTimeoutError},
+};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -26,6 +29,8 @@ use crate::{
 
 /// Messages of a page.
 const PAGE: u32 = 200;
+/// How long a part waits for the reader to take it.
+const STALLED: Duration = Duration::from_secs(60);
 /// Bytes that are sent at a time, about.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -87,22 +92,55 @@ pub(crate) async fn export(
     let turn = api.export_turn()?;
     let mut export = Export { pusher, of, since_ms, lanes, _turn: turn };
     // What cannot be read at all is a problem, and no answer that breaks off.
-    let mut first = Some(export.chunk().await?);
-    let chunks = try_unfold(export, move |mut export| {
-        let first = first.take();
-        async move {
-            let chunk = match first {
-                Some(chunk) => chunk,
-                None => export.chunk().await?,
-            };
-            Ok::<_, PushError>((!chunk.is_empty()).then_some((chunk, export)))
-        }
-    });
-    let mut response = Body::from_stream(chunks).into_response();
+    let first = export.chunk().await?;
+    let mut response = Body::from_stream(sent_while_read(first, export)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// What is sent in parts, each made when the one before is on its way.
+trait Parts: Send + 'static {
+    /// The next one; empty at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Bytes, PushError>> + Send;
+}
+
+/// Why an answer breaks off.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Read(#[from] PushError),
+    #[error("the reader took nothing for {} s", STALLED.as_secs())]
+    Stalled,
+}
+
+/// The parts, from a task of their own: it ends where nobody takes them, and with it what the export holds, however
+/// long the connection stands.
+fn sent_while_read(
+    first: Bytes,
+    mut parts: impl Parts,
+) -> impl Stream<Item = Result<Bytes, Broken>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut part = Ok(first);
+        loop {
+            let last = part.as_ref().map_or(true, Bytes::is_empty);
+            let sent = sender.send_timeout(part, STALLED).await;
+            if last || sent.is_err() {
+                if matches!(sent, Err(SendTimeoutError::Timeout(_))) {
+                    metrics::counter!("edgeway_push_exports_stalled_total").increment(1);
+                }
+                return;
+            }
+            part = parts.next().await;
+        }
+    });
+    try_unfold(receiver, |mut receiver| async move {
+        // The last part is empty: without it there is more, which nobody reads.
+        let part = receiver.recv().await.ok_or(Broken::Stalled)??;
+        Ok((!part.is_empty()).then_some((part, receiver)))
+    })
 }
 
 /// An export that goes on.
@@ -122,6 +160,12 @@ struct Lane {
     page: VecDeque<Deliver>,
     after: Seq,
     more: bool,
+}
+
+impl Parts for Export {
+    async fn next(&mut self) -> Result<Bytes, PushError> {
+        self.chunk().await
+    }
 }
 
 impl Export {
@@ -169,5 +213,59 @@ impl Lane {
             self.after = page.upto;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{pin::pin, sync::Arc};
+
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    /// So many parts more, and what tells that it is gone.
+    struct Counted(u32, #[expect(dead_code, reason = "it is dropped")] Arc<()>);
+
+    impl Parts for Counted {
+        async fn next(&mut self) -> Result<Bytes, PushError> {
+            let Some(left) = self.0.checked_sub(1) else { return Ok(Bytes::new()) };
+            self.0 = left;
+            Ok(Bytes::from_static(b"part"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_gets_all_of_it() {
+        let first = Bytes::from_static(b"part");
+        let mut parts = pin!(sent_while_read(first, Counted(5, Arc::default())));
+        let mut read = 0;
+        while parts.try_next().await.unwrap().is_some() {
+            read += 1;
+            tokio::time::sleep(STALLED - Duration::from_secs(1)).await;
+        }
+        assert_eq!(read, 6);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_gets_an_answer_that_breaks_off_and_holds_nothing_meanwhile() {
+        let held = Arc::new(());
+        let first = Bytes::from_static(b"part");
+        let mut parts = pin!(sent_while_read(first, Counted(5, Arc::clone(&held))));
+        assert!(parts.try_next().await.unwrap().is_some());
+        tokio::time::sleep(STALLED * 2).await;
+        assert_eq!(Arc::strong_count(&held), 1);
+        assert!(parts.try_next().await.unwrap().is_some(), "what was on its way");
+        assert!(matches!(parts.try_next().await, Err(Broken::Stalled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_ends_it() {
+        let held = Arc::new(());
+        drop(sent_while_read(Bytes::from_static(b"part"), Counted(5, Arc::clone(&held))));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 }

@@ -201,17 +201,8 @@ pub(crate) fn room(name: &str) -> Result<Target, Problem> {
 
 fn place(name: &str, text: Option<&str>) -> Result<Option<Seq>, Problem> {
     let Some(text) = text else { return Ok(None) };
-    let number =
-        |text: &str| text.parse().ok().filter(|_| text.len() <= 18 && !text.starts_with('+'));
-    let place = text
-        .split_once('-')
-        .and_then(|(epoch, counter)| Some(Seq::new(number(epoch)?, number(counter)?)));
-    match place {
-        Some(place) => Ok(Some(place)),
-        None => Err(Problem::bad(format!(
-            "`{name}` is `{text}`, which is no place; write epoch-counter, such as 1-17"
-        ))),
-    }
+    let place: Result<Seq, _> = text.parse();
+    place.map(Some).map_err(|why| Problem::bad(format!("`{name}`: `{text}` {why}")))
 }
 
 /// From when, and until when: 0 and the end of time where nothing is said.

@@ -5,16 +5,20 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use thread_priority::ThreadPriority;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::PasswordHash;
+use super::{PasswordHash, password::Verifier};
+
+/// How long a thread keeps its memory without a check.
+const REST_AFTER: Duration = Duration::from_secs(10);
 
 /// A password to check. Whoever asks holds one of as many turns as there are threads, so no more wait here.
 struct Check {
@@ -94,12 +98,16 @@ fn work(checks: &Mutex<Receiver<Check>>) {
     if let Err(error) = go_behind() {
         tracing::warn!("passwords are checked with the priority of messages: {error}");
     }
+    let mut verifier = Verifier::default();
     loop {
-        // One thread waits for the next check, the others for the lock.
-        let next = checks.lock().recv();
-        let Ok(check) = next else { return };
-        // Who asked may be gone.
-        let _ = check.right.send(check.hash.verify(&check.secret));
+        // One thread waits for the next check, the others for the lock: each has its turn to wait, and to rest.
+        let next = checks.lock().recv_timeout(REST_AFTER);
+        match next {
+            // Who asked may be gone.
+            Ok(check) => drop(check.right.send(verifier.verify(&check.hash, &check.secret))),
+            Err(RecvTimeoutError::Timeout) => verifier.rest(),
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! (numbered, kept until the ack) - `lanes` (priority and credit) - `write`.
 
 mod arrived;
+mod cursor;
 mod flight;
 mod lanes;
 mod leaving;

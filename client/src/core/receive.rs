@@ -8,7 +8,10 @@ use edgeway_proto::{
 };
 use edgeway_transport::Stop;
 
-use super::{Core, Fetch, RoomId, order::Live, outgoing::Acked, rooms::message, sessions::Early};
+use super::{
+    Core, Fetch, RoomId, cursor::is_cursor, order::Live, outgoing::Acked, rooms::message,
+    sessions::Early,
+};
 use crate::{AckStatus, Event, SessionId};
 
 /// Bytes of frames held for rooms whose `Joined` is still to come: the credit of the lanes that can
@@ -84,6 +87,9 @@ impl Core {
         let message = message(session, &room.name, deliver);
         if message.class == Class::Signal && !message.key.is_empty() {
             room.set_state(&message);
+            if room.cursor.is_some() && is_cursor(&message.key) {
+                return;
+            }
         }
         self.stats.messages += 1;
         self.arrived.push_part(Event::Message(message), bytes);

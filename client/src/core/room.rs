@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use edgeway_proto::{Class, Seq, Text, limits};
 
-use super::{Answer, order::Order, outgoing::Outgoing, presence::Members};
+use super::{Answer, cursor::Cursor, order::Order, outgoing::Outgoing, presence::Members};
 use crate::{Message, SessionId};
 
 /// Names a room for as long as it is joined; never used twice.
@@ -54,6 +54,8 @@ pub(super) struct Room {
     pub(super) classes: [ClassState; 3],
     pub(super) state: BTreeMap<Text, Message>,
     pub(super) state_bytes: usize,
+    /// Of an inbox: how far this device is in it, and in topics.
+    pub(super) cursor: Option<Cursor>,
     pub(super) waiters: Vec<Answer<RoomId>>,
 }
 

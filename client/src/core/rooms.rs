@@ -180,6 +180,8 @@ impl Core {
         }
         self.state_bytes = (3 * self.state_bytes + joined.state.0.len()) / 4;
         self.set_state(session, id, joined.state.0)?;
+        let (head, _) = joined.classes.first().copied().unwrap_or_default();
+        self.begin_at_cursor(id, head, again);
         if let Some(room) = self.room_mut(id) {
             for waiter in room.waiters.drain(..) {
                 let _ = waiter.send(Ok(id));
@@ -286,6 +288,7 @@ fn new_room(
         classes: Class::ALL.map(class),
         state: BTreeMap::new(),
         state_bytes: 0,
+        cursor: None,
         waiters: vec![waiter],
     }
 }

@@ -18,6 +18,8 @@ use crate::{
     RequestError, SendError, SessionId,
 };
 
+mod cursor;
+
 const SIGNAL: Lane = Lane::new(1, Class::Signal);
 const CHAT: Lane = Lane::new(1, Class::Chat);
 

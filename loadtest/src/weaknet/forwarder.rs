@@ -48,6 +48,11 @@ const MAX_ON_THE_WAY: usize = 750_000;
 /// Packets read from one device before the others get their turn.
 const BATCH: usize = 64;
 
+/// The least time between two looks, as network cards moderate their interrupts: with a thread woken for each of
+/// 20,000 packets a second, and waking another for each, two cores do little else. Where packets are few nothing
+/// waits for it.
+const MODERATION: Duration = Duration::from_micros(200);
+
 /// Buffers kept for the next packets.
 const MAX_SPARE: usize = 16_384;
 
@@ -198,6 +203,7 @@ struct Work {
 impl Work {
     fn run(&mut self) -> Result<()> {
         while !self.stop.load(Ordering::Acquire) {
+            let looked = self.started.elapsed();
             let more = {
                 let shared = self.shared.clone();
                 let mut shared = shared.lock();
@@ -210,7 +216,7 @@ impl Work {
                 up || down
             };
             if !more {
-                self.wait()?;
+                self.wait(looked + MODERATION)?;
             }
         }
         Ok(())
@@ -320,8 +326,12 @@ impl Work {
         }
     }
 
-    /// Waits for a packet to read or one that is due.
-    fn wait(&self) -> Result<()> {
+    /// Waits for a packet to read or one that is due, and until it is time to look again.
+    fn wait(&self, again: Duration) -> Result<()> {
+        let rest = again.saturating_sub(self.started.elapsed());
+        if !rest.is_zero() {
+            thread::sleep(rest);
+        }
         let due = self.queue.peek().map(|Reverse(first)| {
             TimeSpec::from_duration(first.arrives.saturating_sub(self.started.elapsed()))
         });
