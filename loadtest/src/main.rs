@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a program for the terminal
 
 mod audit;
+mod busy;
 mod child;
 mod dispatch;
 mod drive;
