@@ -2,7 +2,12 @@
 //! everything on it in the order in which it was said. Where both are in one room, the server also hands
 //! each message back to its sender, as a room does.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::{offer::Mouth, record::Record, run::Ends, sides::Sides};
 use crate::{
     tls::{self, SERVER_NAME},
-    weaknet::{draw::Direction, testbed::SERVER},
+    weaknet::{draw::Direction, nat::client_of, testbed::SERVER},
 };
 
 const PORT: u16 = 4434;
@@ -70,21 +75,33 @@ pub async fn start(
     let listener = sides.server.spawn(listening).await?.context("the plain server's socket")?;
     let mut all = Plain { tasks: JoinSet::new() };
     let mut ends = Ends::default();
+    let mut connecting = Vec::new();
     for n in 0..clients {
         let bind = SocketAddr::new(sides.bind(n), 0);
         let connector = connector.clone();
-        let connecting = sides.clients.spawn(async move {
+        connecting.push(sides.clients.spawn(async move {
             let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
             let socket = TcpSocket::new_v4()?;
             socket.bind(bind)?;
             let stream = socket.connect(address).await?;
             stream.set_nodelay(true)?;
             connector.connect(name, stream).await
-        });
-        // One at a time: so the n-th connection is the n-th client's.
-        let (stream, _) = listener.accept().await?;
-        let accepting = accept(acceptor.clone(), stream);
-        let accepted = sides.server.spawn(accepting).await?.context("TLS of the plain server")?;
+        }));
+    }
+    // Whose it is says the address: a handshake on a lossy link takes seconds.
+    let mut accepting = HashMap::new();
+    while accepting.len() < connecting.len() {
+        let (stream, peer) = listener.accept().await?;
+        let client = match peer.ip() {
+            IpAddr::V4(address) => client_of(address),
+            IpAddr::V6(_) => None,
+        };
+        let client = client.context("a connection of no client")?;
+        accepting.insert(client, sides.server.spawn(accept(acceptor.clone(), stream)));
+    }
+    for (n, connecting) in (0..clients).zip(connecting) {
+        let accepting = accepting.remove(&n).with_context(|| format!("client {n} is not there"))?;
+        let accepted = accepting.await?.context("TLS of the plain server")?;
         let connected = connecting.await?.with_context(|| format!("client {n} cannot connect"))?;
         let up = Arc::clone(record);
         let down = Arc::clone(record);
