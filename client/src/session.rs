@@ -135,7 +135,7 @@ impl Inbox {
     /// [`Client::inbox_from_cursor`](crate::Client::inbox_from_cursor) and [`topic`](Self::topic) go on behind it. It
     /// never goes back. For many messages that were dealt with together once is enough, for the last of them.
     ///
-    /// The cursors of 32 devices are kept, those that were moved last, and of each 16 rooms.
+    /// The cursors of 32 devices are kept, those that were moved last, and of each 16 rooms and those that are joined.
     ///
     /// # Errors
     /// As [`Room::send_nowait`], and [`SendError::TooLarge`] where the device's name has more than 121 bytes.
