@@ -14,9 +14,9 @@ use crate::plot::{self, Distribution, Series};
 
 /// Tables and plots of everything found.
 pub fn page(found: &[&Found], verdicts: &[Verdict]) -> Result<String> {
-    let mut networks: BTreeMap<(&str, &str), Vec<&Found>> = BTreeMap::new();
+    let mut networks: BTreeMap<(&str, &str, u32), Vec<&Found>> = BTreeMap::new();
     for one in found.iter().copied() {
-        networks.entry((&one.profile, one.load)).or_default().push(one);
+        networks.entry((&one.profile, one.load, one.clients)).or_default().push(one);
     }
     let mut parts = vec![Part::Text(
         "One-way latency in milliseconds, from the call that sends to the receiver's callback. \
@@ -28,8 +28,8 @@ pub fn page(found: &[&Found], verdicts: &[Verdict]) -> Result<String> {
         parts.push(Part::Heading("Targets".to_owned()));
         parts.push(Part::Table(targets(verdicts)));
     }
-    for ((profile, load), all) in networks {
-        parts.push(Part::Heading(format!("{profile}, load {load}")));
+    for ((profile, load, clients), all) in networks {
+        parts.push(Part::Heading(format!("{profile}, load {load}, {clients} clients")));
         parts.extend(all.first().map(|one| Part::Text(one.reason.clone())));
         parts.push(Part::Table(table(&all)));
         for (class, title) in [(Class::Signal, "Signals"), (Class::Binary, "Strokes")] {

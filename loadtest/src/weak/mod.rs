@@ -227,12 +227,22 @@ fn rows_of(args: &Args, profiles: &Profiles) -> Result<ExitCode> {
     let rows: Vec<_> = rows.map(|row| row.only(&args.profile, &args.transport)).collect();
     let planned = rows::plan(&rows, args.suite.unwrap_or(Suite::Full), &args.limits());
     let mut results = Results::new();
+    let mut failed = Vec::new();
     for (n, (task, size)) in planned.iter().enumerate() {
-        println!("\n{} of {}: {task}", n + 1, planned.len());
-        let measured = task.measure(size, profiles, &args.server)?;
-        measured.say();
-        results.push((*task, measured));
-        args.write_rows(&results, &rows::judge(&rows, &results))?;
+        let minutes = rows::duration(&planned[n..]).as_secs().div_ceil(60);
+        println!("\n{} of {}, about {minutes} min left: {task}", n + 1, planned.len());
+        // The others are measured all the same: hours of them are not lost for one.
+        match task.measure(size, profiles, &args.server) {
+            Ok(measured) => {
+                measured.say();
+                results.push((*task, measured));
+            }
+            Err(error) => {
+                println!("failed: {error:#}");
+                failed.push(format!("{error:#}"));
+            }
+        }
+        args.write_rows(&results, &rows::judge(&rows, &results), &failed)?;
     }
     let verdicts = rows::judge(&rows, &results);
     rows::say(&verdicts);
@@ -244,9 +254,10 @@ fn rows_of(args: &Args, profiles: &Profiles) -> Result<ExitCode> {
             unsound.join("; ")
         );
     }
+    failed.iter().for_each(|error| println!("failed: {error}"));
     let missed = verdicts.iter().any(|verdict| verdict.held == Some(false));
-    let failed = !args.report_only && (missed || !unsound.is_empty());
-    Ok(ExitCode::from(u8::from(failed)))
+    let bad = !failed.is_empty() || !args.report_only && (missed || !unsound.is_empty());
+    Ok(ExitCode::from(u8::from(bad)))
 }
 
 fn starts_of(args: &Args, profiles: &Profiles, from: From) -> Result<ExitCode> {
@@ -331,11 +342,13 @@ impl Args {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    fn write_rows(&self, results: &Results, verdicts: &[Verdict]) -> Result<()> {
+    fn write_rows(&self, results: &Results, verdicts: &[Verdict], failed: &[String]) -> Result<()> {
         #[derive(Serialize)]
         struct All<'a> {
             rows: &'a [Verdict],
             measured: Vec<&'a Measured>,
+            /// What could not be measured, and why.
+            failed: &'a [String],
         }
         let measured: Vec<_> = results.iter().map(|(_, measured)| measured).collect();
         let talks = measured.iter().filter_map(|one| match one {
@@ -343,7 +356,7 @@ impl Args {
             _ => None,
         });
         self.write_html(&talks.collect::<Vec<_>>(), verdicts)?;
-        self.write_json(&All { rows: verdicts, measured })
+        self.write_json(&All { rows: verdicts, measured, failed })
     }
 }
 

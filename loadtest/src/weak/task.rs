@@ -26,6 +26,8 @@ pub struct Task {
     pub mode: Mode,
     /// Of kernel TCP.
     pub congestion: Congestion,
+    /// How many at a time, where a figure says so.
+    pub clients: Option<u32>,
     pub kind: Kind,
 }
 
@@ -114,11 +116,12 @@ impl std::fmt::Display for Task {
             write!(f, " ({})", self.congestion.name())?;
         }
         match self.kind {
-            Kind::Talk { hint: true, .. } => f.write_str(", with hint"),
-            Kind::Talk { offer: Offer::Isolated, .. } => f.write_str(", isolated"),
-            Kind::Start(from) => write!(f, ", {}", from.name()),
-            _ => Ok(()),
+            Kind::Talk { hint: true, .. } => f.write_str(", with hint")?,
+            Kind::Talk { offer: Offer::Isolated, .. } => f.write_str(", isolated")?,
+            Kind::Start(from) => write!(f, ", {}", from.name())?,
+            _ => {}
         }
+        self.clients.map_or(Ok(()), |clients| write!(f, ", {clients} clients"))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 
 pub use self::{
     list::all,
-    plan::{Limits, Suite, plan},
+    plan::{Limits, Suite, duration, plan},
     table::{Verdict, judge, say},
 };
 use figure::Figure;

@@ -1,6 +1,8 @@
 //! How much is measured for each figure: as many samples as it asks for, in runs that this machine
 //! carries.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 use super::{Check, Figure, Row};
@@ -81,11 +83,11 @@ pub fn plan(rows: &[Row], suite: Suite, limits: &Limits) -> Vec<(Task, Size)> {
 fn size(task: Task, check: &Check, suite: Suite) -> Size {
     let events = WITH_EVENTS.contains(&task.profile);
     let full = Size {
-        clients: match task.kind {
+        clients: task.clients.unwrap_or(match task.kind {
             Kind::Talk { offer: Offer::Standard, .. } if !events => CLIENTS,
             Kind::Talk { offer: Offer::Isolated, .. } if !events => ISOLATED_CLIENTS,
             _ => FEWER_CLIENTS,
-        },
+        }),
         seconds: match task.kind {
             Kind::Talk { .. } if !events => *SECONDS.start(),
             _ => EVENTS_SECONDS,
@@ -109,6 +111,23 @@ fn size(task: Task, check: &Check, suite: Suite) -> Size {
             seeds: vec![1],
         },
     }
+}
+
+/// About how long these take, for people who wait.
+pub fn duration(tasks: &[(Task, Size)]) -> Duration {
+    /// A server and its clients come and go, and what is late is waited for.
+    const AROUND: u32 = 12;
+    let of = |(task, size): &(Task, Size)| {
+        let seeds = u32::try_from(size.seeds.len()).unwrap_or(u32::MAX);
+        let directions = if WITH_EVENTS.contains(&task.profile) { 1 } else { 2 };
+        match task.kind {
+            Kind::Talk { .. } => seeds * (size.warm_up + directions * size.seconds + AROUND),
+            Kind::Share => seeds * (8 + 2 * size.seconds + AROUND),
+            Kind::Start(_) => seeds * 8,
+            Kind::Testbed => 90,
+        }
+    };
+    Duration::from_secs(tasks.iter().map(|task| u64::from(of(task))).sum())
 }
 
 /// As long and as often as it takes for the samples that the check asks for.

@@ -1,5 +1,5 @@
 use super::{figure::Value, list::numbers, *};
-use crate::weaknet::profile::Profiles;
+use crate::{weak::task::Size, weaknet::profile::Profiles};
 
 #[test]
 fn every_row_has_checks_and_every_check_a_profile() {
@@ -25,13 +25,17 @@ fn a_full_suite_measures_each_thing_once_with_as_many_samples_as_are_asked_for()
         assert!(planned[..n].iter().all(|(other, _)| other != task), "{task}");
         assert!(size.seeds.len() >= 3, "{task}");
     }
-    let samples = |profile: &str, row: u8| {
-        let check = &rows[usize::from(row) - 1].checks;
-        let task = check.iter().find(|check| check.task.profile == profile).unwrap().task;
-        let (_, size) = planned.iter().find(|(one, _)| *one == task).unwrap();
-        2 * size.clients as usize * size.seconds as usize * size.seeds.len()
+    let size = |profile: &str, row: u8, asked: usize| {
+        let mut checks = rows[usize::from(row) - 1].checks.iter();
+        let of = |check: &&Check| check.task.profile == profile && check.samples == asked;
+        let task = checks.find(of).unwrap().task;
+        planned.iter().find(|(one, _)| *one == task).unwrap().1.clone()
     };
-    assert!(samples("lossy-5", 1) >= 50_000);
+    let all = |size: Size| 2 * size.clients as usize * size.seconds as usize * size.seeds.len();
+    let samples = |profile: &str, row: u8| all(size(profile, row, 10_000));
+    assert_eq!(size("lossy-5", 1, 50_000).clients, 200);
+    assert!(all(size("lossy-5", 1, 50_000)) >= 50_000);
+    assert!((10_000..20_000).contains(&samples("lossy-5", 1)));
     assert!((10_000..20_000).contains(&samples("lossy-1", 1)));
     assert!(samples("lossy-20", 3) >= 15_000); // two in three seconds
     assert!(samples("bufferbloat", 7) >= 10_000);
