@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::{Check, Figure, Row};
+use super::{Check, Figure, Row, Target};
 use crate::weak::{
     offer::Offer,
     task::{Kind, Size, Task},
@@ -52,11 +52,13 @@ const EVENTS_SECONDS: u32 = 30;
 /// Profiles in which something happens at a moment.
 const WITH_EVENTS: [&str; 4] = ["blackout-6s", "handover", "nat-rebind", "udp-blocked-midway"];
 
-/// Everything that has to be measured for these rows, once each, in order.
+/// Everything that has to be measured for these rows, once each, in order; first what has a target, so that
+/// who ends it early has that.
 pub fn plan(rows: &[Row], suite: Suite, limits: &Limits) -> Vec<(Task, Size)> {
     let checks = || rows.iter().flat_map(|row| &row.checks);
+    let told = |check: &&Check| check.target == Target::Told;
     let mut tasks: Vec<(Task, Size)> = Vec::new();
-    for check in checks() {
+    for check in checks().filter(|check| !told(check)).chain(checks().filter(told)) {
         for task in check.tasks() {
             let size = size(task, check, suite);
             match tasks.iter_mut().find(|(one, _)| *one == task) {

@@ -68,6 +68,18 @@ fn a_row_alone_measures_no_more_than_it_asks_for() {
 }
 
 #[test]
+fn what_has_a_target_is_measured_first() {
+    let rows = all();
+    let planned = plan(&rows, Suite::Full, &Limits::default());
+    let judged = |task: &Task| {
+        let mut checks = rows.iter().flat_map(|row| &row.checks);
+        checks.any(|check| check.target != Target::Told && check.tasks().any(|one| one == *task))
+    };
+    let first_told = planned.iter().position(|(task, _)| !judged(task)).unwrap();
+    assert!(first_told > 30 && !planned[first_told..].iter().any(|(task, _)| judged(task)));
+}
+
+#[test]
 fn limits_hold_for_every_run() {
     let limits = Limits { clients: Some(4), seeds: Some(vec![7]), ..Limits::default() };
     let planned = plan(&all(), Suite::Full, &limits);
