@@ -266,11 +266,12 @@ pub fn config(sides: &Sides, server: &Server) -> ClientConfig {
 }
 
 /// As an app does: where a link loses so much that one attempt runs out of time, again. What is measured
-/// begins when all are there.
-async fn connect(config: ClientConfig) -> Result<(Client, Events)> {
-    for _ in 1..CONNECTS {
-        if let Ok(connected) = Client::connect(config.clone()).await {
-            return Ok(connected);
+/// begins when all are there; that it took more than one attempt is said.
+async fn connect(n: u32, config: ClientConfig) -> Result<(Client, Events)> {
+    for attempt in 1..CONNECTS {
+        match Client::connect(config.clone()).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => println!("client {n}, attempt {attempt} to connect: {error}"),
         }
     }
     Ok(Client::connect(config).await?)
@@ -282,7 +283,7 @@ async fn join(
     speaks: Direction,
     one_room: bool,
 ) -> Result<(Member, Events)> {
-    let (client, events) = connect(config).await?;
+    let (client, events) = connect(n, config).await?;
     if one_room {
         let says = client.join(&format!("link-{n}")).await?;
         return Ok((Member { client, says, chat: Arc::default(), _hears: None }, events));
