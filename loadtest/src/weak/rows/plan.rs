@@ -14,9 +14,9 @@ use crate::weak::{
 /// How much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Suite {
-    /// Every row from few samples, in some 15 minutes
+    /// Every row from few samples, in some 25 minutes
     Quick,
-    /// As many samples as each quantile asks for, in some hours
+    /// As many samples as each quantile asks for, in two and a quarter hours
     Full,
 }
 
