@@ -19,6 +19,8 @@ pub fn start(levels: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(color)
         .with_target(false)
+        // It would say on standard error that standard error is gone, and panic: so whoever logs would end.
+        .log_internal_errors(false)
         .with_filter_reloading();
     let filter = logger.reload_handle();
     // Both fail only where a logger is set already, which then stays.

@@ -137,6 +137,19 @@ fn both_signals_end_it_cleanly() {
 }
 
 #[test]
+fn it_serves_and_ends_in_order_where_nobody_reads_its_log_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["up", "--quic", ANY, "--tcp", ANY, "--http", ANY];
+    let up = Up::ready(Process::spawn_unheard(dir.path(), &args));
+    let (code, saw, notes) = run(dir.path(), &up.chat_args("ada", "quic"), "/signal page 1\n");
+    assert_eq!(code, 0, "{notes}");
+    assert!(saw.contains("page 1"), "{saw}");
+    up.process.signal("TERM");
+    let (code, ..) = up.process.finish();
+    assert_eq!(code, 0);
+}
+
+#[test]
 fn a_port_or_directory_in_use_is_told_with_the_next_step() {
     let dir = tempfile::tempdir().unwrap();
     let up = Up::start(dir.path());

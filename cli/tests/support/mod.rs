@@ -45,6 +45,24 @@ pub struct Process {
 
 impl Process {
     pub fn spawn(dir: &Path, args: &[&str]) -> Self {
+        let mut process = Self::spawn_with_log(dir, args);
+        let mut stderr = process.child.stderr.take().unwrap();
+        process.errors = Some(thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        }));
+        process
+    }
+
+    /// The same, of which nobody reads standard error: whoever did is gone.
+    pub fn spawn_unheard(dir: &Path, args: &[&str]) -> Self {
+        let mut process = Self::spawn_with_log(dir, args);
+        drop(process.child.stderr.take());
+        process
+    }
+
+    fn spawn_with_log(dir: &Path, args: &[&str]) -> Self {
         let mut child = edgeway(dir, args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -54,14 +72,8 @@ impl Process {
         let (out, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|l| out.send(l)));
-        let mut stderr = child.stderr.take().unwrap();
-        let errors = thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        });
         let stdin = child.stdin.take();
-        Self { child, stdin, lines, seen: Vec::new(), errors: Some(errors) }
+        Self { child, stdin, lines, seen: Vec::new(), errors: None }
     }
 
     /// Writes to its standard input, which stays open.
