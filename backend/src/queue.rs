@@ -283,6 +283,10 @@ impl<T: Weighed> Stream for Drain<T> {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_batch(cx)
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(!self.0.inner.lock().items.is_empty()), None)
+    }
 }
 
 impl<T: Weighed> Drop for Drain<T> {

@@ -12,6 +12,7 @@
 //! - `address`, `config`: the pure rules.
 //! - `identity`, `members`: certificates to TLS settings; replaced as a whole while connections come.
 //! - `dial`: under tonic's channels. `accept`: under tonic's server. `stream` is what both give.
+//! - `paced`: how often a stream of strokes and chat takes a message.
 //! - `fault`: what can be wrong with the other side, in words, labels and logs.
 
 mod accept;
@@ -21,6 +22,7 @@ mod dial;
 mod fault;
 mod identity;
 mod members;
+mod paced;
 mod report;
 mod stream;
 
@@ -30,4 +32,5 @@ pub use config::{DEFAULT_NAME, Links, Problem, RawLinks};
 pub use dial::{DialError, Peer, causes};
 pub use fault::Fault;
 pub use identity::{About, Identity, Pem};
+pub use paced::Paced;
 pub use stream::Stream;

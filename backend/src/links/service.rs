@@ -2,11 +2,12 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use edgeway_linktls::Paced;
 use edgeway_proto::{
     CloseCode,
     link::{
-        Class, Down, Hello, Stream as LinkStream, Up, UpItem, backend_server::Backend as Service,
-        up_item::Item,
+        Class, Down, DownItem, Hello, Stream as LinkStream, Up, UpItem,
+        backend_server::Backend as Service, up_item::Item,
     },
 };
 use tokio_stream::{Stream, StreamExt};
@@ -49,7 +50,7 @@ impl Service for LinkService {
         let (hello, rest) = read_hello(&mut up).await?;
         let link = self.links.attach(&hello)?;
         let stream = hello.stream();
-        let down = Drain::new(Arc::clone(link.queue(stream)));
+        let batches = Drain::new(Arc::clone(link.queue(stream)));
         let reader = Reader { links: self.links.clone(), link: Arc::clone(&link), stream };
         self.tasks.spawn(reader.run(rest, up));
         if stream == LinkStream::Control {
@@ -57,11 +58,14 @@ impl Service for LinkService {
         }
         // Dropped with the response, so that the reader knows when the gateway stopped reading.
         let ended = link.ended().clone().drop_guard();
-        let down = down.map(move |batch| {
+        let down = move |batch: Result<Vec<DownItem>, Status>| {
             let _ = &ended;
             batch.map(|items| Down { items })
-        });
-        Ok(Response::new(Box::pin(down)))
+        };
+        Ok(Response::new(match stream {
+            LinkStream::Control => Box::pin(batches.map(down)),
+            LinkStream::Bulk => Box::pin(Paced::new(batches).map(down)),
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeway_linktls::{Identity, Peer, causes};
+use edgeway_linktls::{Identity, Paced, Peer, causes};
 use edgeway_proto::{
     CloseCode,
     link::{self, Hello, backend_client::BackendClient, up_item::Item},
@@ -155,8 +155,8 @@ impl Links {
             control: queue(link::Stream::Control),
             bulk: queue(link::Stream::Bulk),
         });
-        let (control, its_pulse) = open(node, &link.control).await?;
-        let (bulk, pulse_of_bulk) = open(node, &link.bulk).await?;
+        let (control, its_pulse) = open(node, link::Stream::Control, &link.control).await?;
+        let (bulk, pulse_of_bulk) = open(node, link::Stream::Bulk, &link.bulk).await?;
         *node.link.lock() = Some(Arc::clone(&link));
         info!(backend = node.addr, "link stands");
         // Keys that are its own come back to it.
@@ -204,13 +204,20 @@ impl<T> Drop for Guard<T> {
 /// too, for its pulse.
 async fn open(
     node: &Node,
+    stream: link::Stream,
     queue: &Arc<Queue>,
 ) -> Result<(tonic::Streaming<link::Down>, Channel), String> {
     let channel = node.peer.connect().await.map_err(|e| causes(&e))?;
     let mut client = BackendClient::new(channel.clone())
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
-    let response = client.link(Requests(Arc::clone(queue)));
+    let requests = Requests(Arc::clone(queue));
+    let response = async {
+        match stream {
+            link::Stream::Control => client.link(requests).await,
+            link::Stream::Bulk => client.link(Paced::new(requests)).await,
+        }
+    };
     match tokio::time::timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => Ok((response.into_inner(), channel)),
         Ok(Err(status)) => Err(causes(&status)),

@@ -134,6 +134,10 @@ impl Stream for Requests {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Up>> {
         self.0.poll(cx)
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (usize::from(!self.0.is_empty()), None)
+    }
 }
 
 impl Drop for Requests {
