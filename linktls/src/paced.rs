@@ -9,12 +9,12 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
 
-/// The least time between two messages while many come; tokio's timer makes it one to two milliseconds.
-const PAUSE: Duration = Duration::from_millis(1);
+/// The least time between two messages while many come; tokio's timer makes it two to three milliseconds.
+const PAUSE: Duration = Duration::from_millis(2);
 /// Many come where one follows the last within this time.
 const MANY: Duration = Duration::from_millis(4);
 
-/// A stream whose items are batches of what has gathered, taken about once a millisecond while much comes, and
+/// A stream whose items are batches of what has gathered, taken each two to three milliseconds while much comes, and
 /// at once else. As network cards moderate their interrupts: with thousands of messages a second for as many
 /// connections, a batch for each would cost a write, a read and several wakes of threads for each.
 ///

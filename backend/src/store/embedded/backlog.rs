@@ -21,7 +21,7 @@ const JOURNAL_BYTES: u64 = 256 * 1024 * 1024;
 const APPLIED_BYTES: usize = 1024 * 1024;
 /// How long records wait for others while nobody asks for them: a commit for each would cost more
 /// than what is in it.
-const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(25);
 
 /// A record of the journal that is to be applied.
 #[derive(Clone)]
